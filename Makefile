@@ -1,0 +1,61 @@
+# make build     the static, stripped binary bin/supervisor
+# make test      everything: set-up, format, vet, staticcheck, unit tests, fuzzing, containers, VM (about 25 minutes)
+# make check     the part of it that needs no containers (2 minutes)
+# make demo      ten reloads and a kill of a server under load, on this machine, without systemd
+# make chaos     kills at every point and a storm of ten minutes, on each systemd (45 minutes)
+# make report    what the clients of the last "make test" or "make chaos" counted, case by case, as a table
+# make bench     the figures of the budget beside what kernel and worker need without a supervisor
+# make matrix    all real servers, ten reloads each; writes docs/matrix.md (an hour; MATRIX="nginx redis" for some)
+# make install   DESTDIR, PREFIX: the binary, the units and the manual pages
+# make clean     what the targets above made in the tree
+
+PREFIX  ?= /usr
+DESTDIR ?=
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+export CGO_ENABLED = 0
+
+.PHONY: build test check demo bench chaos report matrix install clean
+build: bin/supervisor
+
+.PHONY: bin/supervisor
+bin/supervisor:
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/supervisor
+
+test:
+	scripts/test.sh setup format vet staticcheck unit unit-fault fuzz containers servers vm
+
+check:
+	scripts/test.sh setup format vet staticcheck unit
+
+demo:
+	scripts/demo.sh
+
+bench:
+	scripts/setup.sh
+	cd test/vm && go test -tags vm -count=1 -timeout 15m -run '^TestBench$$'
+
+MATRIX ?= all
+matrix:
+	scripts/setup.sh
+	SUPERVISOR_MATRIX='$(MATRIX)' go test -tags vm -count=1 -timeout 3h -run '^TestMatrix$$' -v ./test/matrix/
+
+chaos:
+	scripts/test.sh setup chaos
+
+report:
+	@go run ./test/report
+
+install: bin/supervisor
+	install -D -m 755 bin/supervisor $(DESTDIR)$(PREFIX)/bin/supervisor
+	for unit in units/*.service; do \
+	    sed 's|/usr/bin/supervisor|$(PREFIX)/bin/supervisor|' $$unit | \
+	        install -D -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/} || exit 1; \
+	done
+	for page in man/*.[1-8]; do \
+	    install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; \
+	done
+	install -d -m 755 $(DESTDIR)/etc/supervisor
+
+clean:
+	rm -rf bin results

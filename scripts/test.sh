@@ -1,0 +1,78 @@
+#!/bin/bash
+# Runs the stages named, in order, and prints what each took. A failing stage does not keep the next from running,
+# except that nothing works without the set-up. usage: test.sh STAGE…
+#
+# SUPERVISOR_TEST_SUITES  Debian suites of the containers (default: bookworm trixie sid)
+# SUPERVISOR_TEST_CACHE   where root file systems are kept (default: /var/cache/supervisor-test)
+# SUPERVISOR_TEST_KVM=1   run the virtual machine with KVM instead of software emulation
+# SUPERVISOR_FUZZ_TIME    time of each fuzz target (default: 20s)
+# SUPERVISOR_TEST_STORM   length of the storm on each systemd (default: 20s, in the stage chaos 10m)
+# SUPERVISOR_TEST_SEED    the seed of the storm, to repeat one
+set -uo pipefail
+cd "$(dirname "$0")/.."
+PATH=$PATH:$(go env GOPATH)/bin:/usr/local/sbin:/usr/sbin:/sbin
+
+setup() { scripts/setup.sh; }
+
+format() {
+    local files
+    files=$(git ls-files -z '*.go' | xargs -0 -r gofmt -l)
+    [ -z "$files" ] || { printf 'not formatted with gofmt:\n%s\n' "$files"; return 1; }
+}
+
+vet() { go vet ./... && go vet -tags vm ./test/...; }
+
+staticcheck() { command staticcheck ./... && command staticcheck -tags vm ./test/...; }
+
+# The race detector needs cgo, which everything else does without.
+unit() { CGO_ENABLED=1 go test -race -shuffle=on ./...; }
+
+# The same daemon with the points at which a test may kill it.
+# Only what the tag adds: the rest has run in unit.
+unit-fault() { CGO_ENABLED=1 go test -race -tags fault -run 'Kill|Slow|Point' ./internal/supervisor/ ./internal/fault/; }
+
+# Two targets at a time, each with one worker.
+fuzz() {
+    git ls-files '*_test.go' | xargs -r grep -oH '^func Fuzz[A-Za-z0-9_]*' | sed 's|/[^/]*_test.go:func | |' |
+        xargs -r -P2 -L1 scripts/fuzz.sh
+}
+
+# What the clients counted and how long things took is in results/ afterwards.
+containers() {
+    local code=0
+    rm -rf results && mkdir results
+    SUPERVISOR_TEST_REPORT=$PWD/results/report.txt SUPERVISOR_TEST_RESULTS=$PWD/results/results.jsonl \
+        CGO_ENABLED=0 go test -tags vm -count=1 -timeout 40m -run '^TestScenarios$' ./test/vm/ || code=1
+    [ -e results/report.txt ] && sort -s -k3 results/report.txt
+    return $code
+}
+
+vm() { CGO_ENABLED=0 go test -tags vm -count=1 -timeout 15m -run '^TestVirtualMachine$' -v ./test/vm/; }
+
+# Real servers: one for each convention, three reloads each. "make matrix" runs all of them.
+servers() { SUPERVISOR_MATRIX=quick CGO_ENABLED=0 go test -tags vm -count=1 -timeout 15m -run '^TestMatrix$' ./test/matrix/; }
+
+# Somebody is killed at every point on every systemd, and a long storm. "make report" shows what was counted.
+chaos() {
+    mkdir -p results && rm -f results/results.jsonl
+    SUPERVISOR_TEST_LONG=1 SUPERVISOR_TEST_STORM=${SUPERVISOR_TEST_STORM:-10m} SUPERVISOR_TEST_RESULTS=$PWD/results/results.jsonl \
+        CGO_ENABLED=0 go test -tags vm -count=1 -timeout 2h -run '^TestScenarios$/./^(s-|z-storm)' -v ./test/vm/
+}
+
+passed=0 failed=0 table=
+for stage in "$@"; do
+    echo "== $stage"
+    start=$SECONDS
+    if "$stage"; then
+        passed=$((passed + 1)) word=passed
+    else
+        failed=$((failed + 1)) word=FAILED
+    fi
+    table+=$(printf '%-12s %-7s %4d s' "$stage" "$word" $((SECONDS - start)))$'\n'
+    [ "$stage" = setup ] && [ $word = FAILED ] && break
+done
+echo "== stages"
+printf '%s' "$table"
+printf '%-12s %-7s %4d s\n' all '' $SECONDS
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
