@@ -1,0 +1,4 @@
+package text
+
+// Distance exposes what [Nearest] compares by.
+var Distance = distance

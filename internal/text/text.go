@@ -1,0 +1,68 @@
+// Package text has what every message to a person needs: nothing that a
+// terminal would obey, and a guess at what was meant.
+package text
+
+import (
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// Printable escapes control characters, which foreign text may hold: a message is one line, and no terminal obeys it.
+func Printable(s string) string {
+	if !strings.ContainsFunc(s, unicode.IsControl) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsControl(r) {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// LastLines returns the last n lines of s that are not empty, in one line.
+func LastLines(s string, n int) string {
+	var lines []string
+	for line := range strings.Lines(s) {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines[max(0, len(lines)-n):], " | ")
+}
+
+// Nearest returns the candidate that differs least from s, or "" if none is close.
+func Nearest(s string, candidates []string) string {
+	best, limit := "", max(2, 1+len(s)/4) // two: a pair of letters exchanged
+	for _, c := range candidates {
+		if d := distance(s, c); d <= limit && d < len(c) {
+			best, limit = c, d-1
+		}
+	}
+	return best
+}
+
+// distance is the number of insertions, deletions and replacements of bytes that make b of a (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
