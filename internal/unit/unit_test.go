@@ -1,0 +1,42 @@
+package unit_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/8265a91a/supervisor/internal/leaktest"
+	"github.com/8265a91a/supervisor/internal/unit"
+)
+
+func TestMain(m *testing.M) { os.Exit(leaktest.Main(m)) }
+
+func TestParse(t *testing.T) {
+	const service = "/system.slice/system-supervisor.slice/supervisor@web.service"
+	for name, c := range map[string]struct{ text, marker, path string }{
+		"unified":         {"0::" + service + "\n", "0::", service},
+		"both, unified":   {"1:cpu:/\n9:name=systemd:/\n0::" + service + "\n", "0::", service},
+		"both, version 1": {"1:name=systemd:" + service + "\n0::/\n", ":name=systemd:", service},
+		"version 1":       {"5:memory:/x\n1:name=systemd:" + service + "\n", ":name=systemd:", service},
+		"hybrid":          {"1:name=systemd:" + service + "\n0::" + service + "\n", ":name=systemd:", service},
+		"nothing":         {"", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if marker, path := unit.Parse(c.text); marker != c.marker || path != c.path {
+				t.Errorf("got %q %q, want %q %q", marker, path, c.marker, c.path)
+			}
+		})
+	}
+}
+
+// A test is run by hand or by a build, in no service or in one that it must not touch: nothing is found outside of one.
+func TestProcessesOutsideOfAUnit(t *testing.T) {
+	if unit.Own() != "" {
+		t.Skip("this test runs in the unit " + unit.Own())
+	}
+	if pids, err := unit.Processes(); err != nil || len(pids) != 0 {
+		t.Errorf("got %v, %v", pids, err)
+	}
+	if unit.Contains(os.Getpid()) {
+		t.Error("this process is said to be in a unit")
+	}
+}
