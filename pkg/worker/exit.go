@@ -1,0 +1,18 @@
+package worker
+
+import (
+	"strconv"
+
+	"github.com/8265a91a/supervisor/internal/sys"
+)
+
+// ExitString puts e in words: "exit code 3", "killed by SIGKILL".
+func ExitString(e sys.Exit) string {
+	switch {
+	case !e.Known:
+		return "ended (its status is unknown: it was not our child)"
+	case e.Signal != 0:
+		return "killed by " + sys.SignalName(e.Signal)
+	}
+	return "exit code " + strconv.Itoa(e.Code)
+}
