@@ -1,0 +1,164 @@
+package handoff
+
+import (
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+
+	"github.com/8265a91a/supervisor/internal/config"
+	"github.com/8265a91a/supervisor/internal/sockets"
+	"github.com/8265a91a/supervisor/internal/sys"
+)
+
+// bind opens the sockets that the configuration names and that nobody holds, and forgets, when the handoff
+// succeeds, those that it no longer names (see reconcile).
+func (h *Handoff) bind() error {
+	byName := map[string][]*sockets.Socket{}
+	h.Host.Do(func(held *sockets.Set) {
+		for _, s := range held.Ordered(nil) {
+			byName[s.FDName] = append(byName[s.FDName], s)
+		}
+	})
+	for i := range h.Config.Sockets {
+		want := &h.Config.Sockets[i]
+		if have := heldFor(byName[want.Name], want); have != nil {
+			h.Host.Do(func(*sockets.Set) { have.Nonblock = want.Nonblock })
+			continue
+		}
+		if want.Listen == (config.Address{}) {
+			return fmt.Errorf("socket %q is neither passed by a .socket unit nor has it a listen address in the configuration", want.Name)
+		}
+		s, err := open(want, steers(h.Config))
+		if err != nil {
+			return fmt.Errorf("bind socket %q to %s: %w", want.Name, want.Listen, err)
+		}
+		h.Host.Do(func(held *sockets.Set) {
+			s, _ = held.Add(s)
+			h.bound = append(h.bound, s)
+		})
+	}
+	return nil
+}
+
+// heldFor finds, among the held sockets of that name, the one that a [[socket]] table means: by address where it has
+// one, so that a changed address is a new socket.
+func heldFor(candidates []*sockets.Socket, want *config.Socket) *sockets.Socket {
+	for _, s := range candidates {
+		if want.Listen == (config.Address{}) || s.Origin == sockets.Unit || SameAddress(want.Listen, s.Info) {
+			return s
+		}
+	}
+	return nil
+}
+
+// SameAddress tells whether a configured address is the one a socket is bound to.
+func SameAddress(a config.Address, info sys.Socket) bool {
+	if a.Network != info.Network {
+		return false
+	}
+	switch a.Network {
+	case "tcp", "udp":
+		host := a.Host
+		if host == "" {
+			host = "::"
+		}
+		return host == info.Host && int(a.Port) == info.Port
+	case "vsock":
+		return info.Address == fmt.Sprintf("%d:%d", a.CID, a.Port)
+	}
+	return a.Path == info.Address
+}
+
+// open binds one configured socket, as the first half of a pair where it is to be steered. A stale path of a unix socket, left by nobody alive, is replaced.
+func open(want *config.Socket, pair bool) (*sockets.Socket, error) {
+	spec := sys.ListenSpec{
+		Network: want.Listen.Network, Host: want.Listen.Host, Port: want.Listen.Port, CID: want.Listen.CID, Path: want.Listen.Path,
+		Backlog: want.Backlog, V6Only: want.V6Only, FreeBind: want.FreeBind, DeferAccept: int(want.DeferAccept.Seconds()),
+		ReusePort: pair && (want.Listen.Network == "tcp" || want.Listen.Network == "udp"),
+	}
+	path := unixPath(want.Listen)
+	if path != "" {
+		if err := sys.RemoveStaleSocket(path); err != nil {
+			return nil, err
+		}
+	}
+	fd, err := sys.OpenListener(spec)
+	if err != nil {
+		return nil, err
+	}
+	if path != "" {
+		if err := own(path, want); err != nil {
+			fd.Close()
+			os.Remove(path)
+			return nil, err
+		}
+	}
+	s, err := sockets.New(fd, sockets.Bound, want.Name)
+	if err != nil {
+		return nil, err
+	}
+	s.Nonblock = want.Nonblock
+	return s, nil
+}
+
+// unixPath is the file of a socket that has one.
+func unixPath(a config.Address) string {
+	switch a.Network {
+	case "unix", "unixgram", "unixpacket":
+		if a.Path != "" && a.Path[0] != '@' {
+			return a.Path
+		}
+	}
+	return ""
+}
+
+// own gives a unix socket's file its mode and owner.
+func own(path string, want *config.Socket) error {
+	if want.Mode != nil {
+		if err := os.Chmod(path, os.FileMode(*want.Mode)); err != nil {
+			return err
+		}
+	}
+	if want.User == "" && want.Group == "" {
+		return nil
+	}
+	uid, gid := -1, -1
+	if want.User != "" {
+		u, err := user.Lookup(want.User)
+		if err != nil {
+			return err
+		}
+		uid, _ = strconv.Atoi(u.Uid)
+	}
+	if want.Group != "" {
+		g, err := user.LookupGroup(want.Group)
+		if err != nil {
+			return err
+		}
+		gid, _ = strconv.Atoi(g.Gid)
+	}
+	return os.Chown(path, uid, gid)
+}
+
+// unbind closes what this handoff bound: a socket without a worker is a black hole.
+func (h *Handoff) unbind() {
+	h.Host.Do(func(held *sockets.Set) {
+		for _, s := range h.bound {
+			RemoveBound(held, s)
+		}
+	})
+	h.bound = nil
+}
+
+// RemoveBound forgets a socket that the supervisor bound, and its file.
+func RemoveBound(held *sockets.Set, s *sockets.Socket) {
+	path := ""
+	if s.Info.Network == "unix" || s.Info.Network == "unixgram" || s.Info.Network == "unixpacket" {
+		path = s.Info.Address
+	}
+	held.Remove(s)
+	if path != "" && path[0] != '@' {
+		os.Remove(path)
+	}
+}

@@ -1,0 +1,305 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/8265a91a/supervisor/internal/config"
+	"github.com/8265a91a/supervisor/internal/divert"
+	"github.com/8265a91a/supervisor/internal/fault"
+	"github.com/8265a91a/supervisor/internal/sockets"
+	"github.com/8265a91a/supervisor/internal/sys"
+	"github.com/8265a91a/supervisor/pkg/worker"
+)
+
+// Drain is the second half of a handoff: generation n, which does not serve any more, comes to its end. Drains of
+// several generations run side by side, and a drain goes on under the next supervisor process where the last left
+// it (Generation.Signalled, Generation.Deadline).
+type Drain struct {
+	Host Host
+	Gen  *Generation
+	// To is the slot whose half of each pair gets what arrives from now on.
+	To int
+	// Changed is called when something changed that must survive the supervisor.
+	Changed func()
+	// OnStep is called after each step.
+	OnStep func(Timed)
+	// Skip leaves divert and idle out: the service stops.
+	Skip bool
+	// Advance, when closed, ends idle: the slot is needed.
+	Advance <-chan struct{}
+	// Hurry, when closed, ends settle and idle at once and begins the escalation: too many generations drain.
+	Hurry <-chan struct{}
+}
+
+// Run drains the generation until none of its processes is left, or ctx ends.
+func (d *Drain) Run(ctx context.Context) {
+	steps := []step{
+		{"divert", d.divert, nil},
+		{"idle", d.idle, nil},
+		{"signal", d.signal, nil},
+	}
+	for _, s := range steps {
+		if (d.Skip || d.Gen.Signalled) && s.name != "signal" {
+			continue
+		}
+		fault.Point("before " + s.name)
+		d.Host.Do(func(*sockets.Set) { d.Gen.Phase = s.name })
+		began := time.Now()
+		note, err := s.do(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		t := Timed{Name: s.name, Took: time.Since(began), Note: note}
+		if err != nil {
+			t.Error = err.Error()
+			d.Host.Note(Warning, fmt.Sprintf("drain of generation %d: %s: %v", d.Gen.N, s.name, err))
+		}
+		d.OnStep(t)
+		fault.Point("after " + s.name)
+	}
+}
+
+// divert keeps new connections from n before it is told to stop: with most servers a connection that is accepted
+// but not yet read at that moment is lost. Failing to divert is a warning, never a failed reload.
+func (d *Drain) divert(ctx context.Context) (string, error) {
+	mode := d.Gen.Config.Drain.Divert
+	if mode == config.DivertAuto && d.Gen.Config.Handoff.Fetch == config.FetchGetsocks {
+		mode = config.DivertNone // HAProxy loses nothing on SIGUSR1
+	}
+	if mode == config.DivertNone {
+		d.use(config.DivertNone)
+		return "none", nil
+	}
+	steered, rest, err := d.steer(mode)
+	if err != nil {
+		return "", err
+	}
+	fenced := 0
+	var problem error
+	if len(rest) > 0 && mode != config.DivertSteer {
+		if problem = d.fence(rest); problem == nil {
+			fenced = len(rest)
+		}
+	} else if len(rest) > 0 {
+		problem = fmt.Errorf("%d of %d sockets cannot be steered", len(rest), len(rest)+len(steered))
+	}
+	d.use(divertName(len(steered), fenced))
+	if len(steered)+fenced > 0 {
+		d.pause(ctx, d.Gen.Config.Drain.Settle)
+		d.quiet(ctx, steered)
+	}
+	if problem != nil {
+		problem = fmt.Errorf("%w: what generation %d has accepted but not read may be lost", problem, d.Gen.N)
+	}
+	return fmt.Sprintf("%d steered, %d fenced, settled %s", len(steered), fenced, d.Gen.Config.Drain.Settle), problem
+}
+
+func divertName(steered, fenced int) string {
+	var names []string
+	if steered > 0 {
+		names = append(names, config.DivertSteer)
+	}
+	if fenced > 0 {
+		names = append(names, config.DivertFence)
+	}
+	if len(names) == 0 {
+		return config.DivertNone
+	}
+	return strings.Join(names, "+")
+}
+
+func (d *Drain) use(mode string) { d.Host.Do(func(*sockets.Set) { d.Gen.Divert = mode }) }
+
+// pause waits, unless the service is in a hurry.
+func (d *Drain) pause(ctx context.Context, t time.Duration) {
+	timer := time.NewTimer(t)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-d.Hurry:
+	case <-d.Gen.Process.Done():
+	case <-ctx.Done():
+	}
+}
+
+// quietLimit bounds the wait for an empty accept queue: a worker that has stopped accepting empties none.
+const quietLimit = 5 * time.Second
+
+// quiet waits until n has taken what had arrived at its half of each pair before the traffic was steered away.
+func (d *Drain) quiet(ctx context.Context, halves []*sys.FD) {
+	ctx, cancel := context.WithTimeout(ctx, quietLimit)
+	defer cancel()
+	ctx, cancel = until(ctx, d.Hurry)
+	defer cancel()
+	// The dead take nothing, and what they left is somebody else's the sooner they are gone.
+	ctx, cancel = until(ctx, d.Gen.Process.Done())
+	defer cancel()
+	for _, fd := range halves {
+		if err := divert.Quiet(ctx, fd.Num(), 0); err != nil {
+			d.Host.Note(Warning, fmt.Sprintf("generation %d leaves connections in its accept queue: %v", d.Gen.N, err))
+			return
+		}
+	}
+}
+
+// steer sends what arrives from now on to the side of the pair that the next generation accepts on. It returns
+// the halves that n accepts on, and the sockets that are no pair.
+func (d *Drain) steer(mode string) (halves []*sys.FD, rest []*sockets.Socket, err error) {
+	d.Host.Do(func(held *sockets.Set) {
+		for _, s := range held.Ordered(nil) {
+			switch {
+			case s.Origin == sockets.Pushed:
+			case s.Alternate == nil || mode == config.DivertFence:
+				rest = append(rest, s)
+			default:
+				if err = SteerTo(s, d.To); err != nil {
+					err = fmt.Errorf("steer socket %s (%s): %w", s.Name, s.Info.Address, err)
+					return
+				}
+				halves = append(halves, s.Slot(d.Gen.Slot))
+			}
+		}
+	})
+	return halves, rest, err
+}
+
+func (d *Drain) fence(list []*sockets.Socket) error {
+	pids, err := d.Gen.Tree.PIDs()
+	if err != nil {
+		return err
+	}
+	var inodes []uint64
+	for _, s := range list {
+		inodes = append(inodes, s.Info.Inode)
+	}
+	fenced, err := divert.Fence(pids, inodes)
+	if err != nil {
+		return err
+	}
+	fenced.Close() // for good: this generation only drains
+	return nil
+}
+
+// idle waits until n holds no connection, at most drain.idle.
+func (d *Drain) idle(ctx context.Context) (string, error) {
+	limit := d.Gen.Config.Drain.Idle
+	if limit == 0 {
+		return "", nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	ctx, cancel = until(ctx, d.Advance)
+	defer cancel()
+	ctx, cancel = until(ctx, d.Hurry)
+	defer cancel()
+	var infos []sys.Socket
+	d.Host.Do(func(held *sockets.Set) {
+		for _, s := range held.Ordered(nil) {
+			infos = append(infos, s.Info)
+			if s.Alternate != nil {
+				if info, err := sys.Inspect(s.Alternate.Num()); err == nil {
+					infos = append(infos, info)
+				}
+			}
+		}
+	})
+	left := 0
+	err := divert.WaitIdle(ctx, func() (int, error) {
+		pids, err := d.Gen.Tree.PIDs()
+		if err != nil {
+			return 0, err
+		}
+		left, err = divert.Connections(pids, infos)
+		return left, err
+	})
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return fmt.Sprintf("%d connections left after %s", left, limit), nil
+	}
+	return "", err
+}
+
+// signal tells n to stop, and sees to it that all of it ends.
+func (d *Drain) signal(ctx context.Context) (string, error) {
+	g := d.Gen
+	cfg := g.Config.Drain
+	already := g.Signalled
+	d.Host.Do(func(*sockets.Set) {
+		g.Signalled = true
+		if g.Deadline.IsZero() {
+			g.Deadline = time.Now().Add(cfg.Timeout)
+		}
+	})
+	d.Changed()
+	plan := worker.DrainPlan{Signal: cfg.Signal, Command: cfg.Command, Deadline: g.Deadline, Env: baseEnvironment(os.Environ())}
+	if len(cfg.Command) > 0 {
+		if err := d.expandCommand(&plan); err != nil {
+			return "", err
+		}
+	}
+	for _, e := range cfg.Escalate {
+		plan.Escalate = append(plan.Escalate, worker.Step{Signal: e.Signal, Wait: e.Wait})
+	}
+	for _, s := range cfg.Success {
+		plan.Success = append(plan.Success, worker.Status{Code: s.Code, Signal: s.Signal})
+	}
+	note := func(text string) {
+		d.Host.Note(Warning, fmt.Sprintf("generation %d (pid %d): %s", g.N, g.PID(), text))
+	}
+	patient, cancel := until(ctx, d.Hurry)
+	out := worker.Drain(patient, g.Process, g.Tree, plan, already, note)
+	cancel()
+	if out.Interrupted && ctx.Err() == nil {
+		plan.Deadline = time.Now()
+		out = worker.Drain(ctx, g.Process, g.Tree, plan, true, note)
+	}
+	return Outcome(out), nil
+}
+
+// until derives a context that also ends when signal is closed.
+func until(ctx context.Context, signal <-chan struct{}) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-signal:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+func (d *Drain) expandCommand(plan *worker.DrainPlan) error {
+	values := Values(d.Host, d.Gen)
+	argv, err := expandAll(d.Gen.Config.Drain.Command, values)
+	if err != nil {
+		return err
+	}
+	for i := range argv {
+		argv[i] = strings.ReplaceAll(argv[i], "${pid}", fmt.Sprint(d.Gen.PID()))
+	}
+	plan.Command = argv
+	plan.Dir, err = config.Expand(d.Gen.Config.Worker.Directory, values)
+	return err
+}
+
+// Outcome says in words how a drain ended.
+func Outcome(out worker.Outcome) string {
+	text := worker.ExitString(out.Exit)
+	if out.Clean {
+		text = "drained: " + text
+	} else {
+		text = "not clean: " + text
+	}
+	if out.Escalated != 0 {
+		text += fmt.Sprintf(", after escalation to %s", sys.SignalName(out.Escalated))
+	}
+	if out.Leftover > 0 {
+		text += fmt.Sprintf(", %d processes left over", out.Leftover)
+	}
+	return text
+}

@@ -1,0 +1,220 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/8265a91a/supervisor/internal/config"
+	"github.com/8265a91a/supervisor/internal/probe"
+	"github.com/8265a91a/supervisor/internal/sockets"
+	"github.com/8265a91a/supervisor/internal/sys"
+	"github.com/8265a91a/supervisor/internal/text"
+	"github.com/8265a91a/supervisor/pkg/getsocks"
+	"github.com/8265a91a/supervisor/pkg/worker"
+)
+
+// check reads the configuration again and runs worker.check; both must pass before anything is touched.
+func (h *Handoff) check(ctx context.Context) (string, error) {
+	if h.Kind == Restart {
+		return "not repeated for a restart", nil
+	}
+	if h.Kind == Reload {
+		cfg, err := h.Host.LoadConfig()
+		if err != nil {
+			return "", err
+		}
+		h.Config = cfg
+	}
+	if len(h.Config.Worker.Check) == 0 {
+		return "", nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.Config.Worker.CheckTimeout)
+	defer cancel()
+	if h.Config.Worker.CheckWithSockets {
+		if err := h.bind(); err != nil {
+			return "", err
+		}
+	}
+	cmd, err := h.checkCommand()
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(h.checkDir(), 0o755); err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(h.checkDir())
+	out, err := worker.Run(ctx, cmd)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no result after %s", h.Config.Worker.CheckTimeout)
+	}
+	if err != nil {
+		return "", &quoted{err: fmt.Errorf("%s: %w", h.Config.Worker.Check[0], err), words: out}
+	}
+	return "", nil
+}
+
+// quoted is an error with the words of the program that caused it.
+type quoted struct {
+	err   error
+	words string
+}
+
+func (q *quoted) Error() string {
+	if q.words == "" {
+		return q.err.Error()
+	}
+	return q.err.Error() + ": " + text.LastLines(q.words, 3)
+}
+
+func (q *quoted) Unwrap() error { return q.err }
+
+// fetch gets the old worker's listening sockets and merges them into the held set by identity; then it binds what
+// the configuration names and nobody holds.
+func (h *Handoff) fetch(ctx context.Context) (string, error) {
+	note := ""
+	if h.Old != nil && h.Old.Process != nil {
+		var err error
+		if note, err = h.fetchOld(ctx); err != nil {
+			return "", err
+		}
+	}
+	if err := h.bind(); err != nil {
+		return "", err
+	}
+	h.pairUp()
+	return note, nil
+}
+
+func (h *Handoff) fetchOld(ctx context.Context) (string, error) {
+	if h.Old.Config.Handoff.Fetch == config.FetchNone {
+		return "", nil
+	}
+	found, admin, err := collect(ctx, h.Host, h.Old)
+	if err != nil {
+		// An old worker that hangs must not be able to prevent its own replacement: what it listens on has been
+		// held since it became ready. Only if nothing is held is there nothing to hand over.
+		if h.countFetched() == 0 {
+			return "", err
+		}
+		h.Host.Note(Warning, fmt.Sprintf("cannot fetch the sockets of generation %d (pid %d): %v; going on with the %d held ones", h.Old.N, h.Old.PID(), err, h.countFetched()))
+		return "failed, held sockets are used", nil
+	}
+	added := 0
+	h.Host.Do(func(held *sockets.Set) {
+		for _, s := range found {
+			if _, isNew := held.Add(s); isNew {
+				added++
+			}
+		}
+	})
+	note := fmt.Sprintf("%d sockets, %d new", len(found), added)
+	if admin != nil {
+		note += ", and the admin socket, which is not handed on"
+	}
+	return note, nil
+}
+
+func (h *Handoff) countFetched() (n int) {
+	h.Host.Do(func(held *sockets.Set) {
+		for _, s := range held.Ordered(nil) {
+			if s.Origin == sockets.Fetched {
+				n++
+			}
+		}
+	})
+	return n
+}
+
+// collect asks a generation for its listening sockets, the way its configuration says. The worker's own _getsocks
+// socket is described, but neither held nor handed on: n+1 binds its own and renames it over the path, otherwise
+// the path would answer for either generation at random.
+func collect(ctx context.Context, host Host, g *Generation) (found []*sockets.Socket, admin *sys.Socket, err error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	switch g.Config.Handoff.Fetch {
+	case config.FetchGetsocks:
+		path, err := config.Expand(g.Config.Handoff.Getsocks, Values(host, g))
+		if err != nil {
+			return nil, nil, fmt.Errorf("handoff.getsocks: %w", err)
+		}
+		return collectGetsocks(ctx, path)
+	case config.FetchPidfd:
+		found, err = collectPidfd(g)
+		return found, nil, err
+	}
+	return nil, nil, nil
+}
+
+func collectGetsocks(ctx context.Context, path string) (found []*sockets.Socket, admin *sys.Socket, err error) {
+	list, err := getsocks.Fetch(ctx, path)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, l := range list {
+		s, err := sockets.New(l.FD, sockets.Fetched, "")
+		if err != nil {
+			getsocks.CloseAll(list[i+1:])
+			closeSockets(found)
+			return nil, nil, fmt.Errorf("inspect descriptor %d of %d from %s: %w", i+1, len(list), path, err)
+		}
+		if s.Info.Network == "unix" && getsocks.TrimTemp(s.Info.Address) == path {
+			info := s.Info
+			info.Address = path
+			admin = &info
+			s.FD.Close()
+			continue
+		}
+		s.Namespace, s.Interface = l.Namespace, l.Interface
+		s.Info.Address = getsocks.TrimTemp(s.Info.Address)
+		found = append(found, s)
+	}
+	return found, admin, nil
+}
+
+// collectPidfd takes duplicates of every listening socket out of the generation's processes.
+func collectPidfd(g *Generation) ([]*sockets.Socket, error) {
+	pids, err := g.Tree.PIDs()
+	if err != nil {
+		return nil, err
+	}
+	list, err := probe.ListeningSockets(pids)
+	if err != nil {
+		return nil, err
+	}
+	var found []*sockets.Socket
+	seen := map[uint64]bool{}
+	for _, l := range list {
+		if seen[l.Inode] {
+			continue
+		}
+		seen[l.Inode] = true
+		s, err := takeOut(l.PID, l.FD)
+		if err != nil {
+			closeSockets(found)
+			return nil, fmt.Errorf("take descriptor %d out of process %d: %w", l.FD, l.PID, err)
+		}
+		found = append(found, s)
+	}
+	return found, nil
+}
+
+func takeOut(pid, fd int) (*sockets.Socket, error) {
+	pidfd, err := sys.PidfdOpen(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer pidfd.Close()
+	dup, err := sys.PidfdGetfd(pidfd.Num(), fd)
+	if err != nil {
+		return nil, err
+	}
+	return sockets.New(dup, sockets.Fetched, "")
+}
+
+func closeSockets(list []*sockets.Socket) {
+	for _, s := range list {
+		s.FD.Close()
+	}
+}

@@ -1,0 +1,105 @@
+package handoff
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/8265a91a/supervisor/internal/config"
+	"github.com/8265a91a/supervisor/internal/sys"
+	"github.com/8265a91a/supervisor/pkg/worker"
+)
+
+// State is where a generation is in its life: starting, serving, draining, gone. At most one is serving.
+type State string
+
+// The states of a generation.
+const (
+	Starting State = "starting"
+	Serving  State = "serving"
+	Draining State = "draining"
+	Gone     State = "gone"
+)
+
+// Generation is the n-th start of the worker. The daemon's loop owns its fields once the handoff has published it
+// (Host.Begin); a handoff changes them only inside Host.Do.
+type Generation struct {
+	N     int
+	Slot  int // 0 or 1: which socket of a steered pair it accepts on
+	State State
+	Since time.Time
+	// Config is what the generation was started with: it is also drained with it.
+	Config *config.Config
+	// LastPID is the main process's id when the generation was adopted.
+	LastPID int
+	// Dir is the generation's own runtime directory.
+	Dir string
+
+	Process *worker.Process
+	Tree    *worker.Tree
+	Notify  *worker.Notify
+	// Intercept is the seccomp notification descriptor by which its bind(2) calls are answered; nil without the
+	// convention "bind". The generation owns it.
+	Intercept *sys.FD
+
+	// Divert is how new connections are kept from it while it drains: steer, fence or none.
+	Divert string
+	// Phase is the step of its drain; Signalled says that the drain signal is out; Deadline is when escalation begins.
+	Phase     string
+	Signalled bool
+	Deadline  time.Time
+
+	// Status is its last STATUS=; Watchdog is when the next WATCHDOG=1 is due.
+	Status   string
+	Watchdog time.Time
+	// Outcome says in words how it ended.
+	Outcome string
+	Ended   time.Time
+
+	// ForeignMain says that it named another main process than the one that was started, which was logged.
+	ForeignMain bool
+	// Crashed says that its main process died while it served.
+	Crashed bool
+	// Adopted says that an earlier supervisor process started it.
+	Adopted bool
+
+	extend    func(time.Duration) // moves the deadline of the ready step
+	ready     chan struct{}
+	readyOnce sync.Once
+}
+
+// NewGeneration returns generation n in state starting.
+func NewGeneration(n, slot int, cfg *config.Config) *Generation {
+	return &Generation{N: n, Slot: slot, State: Starting, Since: time.Now(), Config: cfg, ready: make(chan struct{})}
+}
+
+// SetReady notes READY=1.
+func (g *Generation) SetReady() { g.readyOnce.Do(func() { close(g.ready) }) }
+
+// Extend gives a starting worker until at least that much later (EXTEND_TIMEOUT_USEC). It runs on the loop.
+func (g *Generation) Extend(by time.Duration) {
+	if g.extend != nil {
+		g.extend(by)
+	}
+}
+
+// PID is the main process, or 0 before it was started.
+func (g *Generation) PID() int {
+	if g == nil {
+		return 0
+	}
+	if g.Process == nil {
+		return g.LastPID
+	}
+	return g.Process.PID()
+}
+
+// Exited returns an error that says how the main process ended, or nil while it lives.
+func (g *Generation) Exited() error {
+	select {
+	case <-g.Process.Done():
+		return fmt.Errorf("the worker ended: %s", worker.ExitString(g.Process.Exit()))
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,75 @@
+package handoff
+
+import (
+	"context"
+	"net"
+	"syscall"
+
+	"github.com/8265a91a/supervisor/internal/sockets"
+	"github.com/8265a91a/supervisor/internal/sys"
+	"github.com/8265a91a/supervisor/pkg/getsocks"
+)
+
+// pairing is the socketpair over which a starting HAProxy asks for its sockets (-x sockpair@N).
+type pairing struct {
+	child *sys.FD
+	conn  *net.UnixConn
+	stop  context.CancelFunc
+	done  chan struct{}
+}
+
+func newPairing() (*pairing, error) {
+	ours, child, err := sys.Socketpair(syscall.SOCK_STREAM)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := sys.UnixConn(ours)
+	if err != nil {
+		child.Close()
+		return nil, err
+	}
+	return &pairing{child: child, conn: conn, done: make(chan struct{})}, nil
+}
+
+func (p *pairing) serve(list []getsocks.Socket) {
+	ctx, cancel := context.WithCancel(context.Background())
+	p.stop = cancel
+	go func() {
+		defer close(p.done)
+		getsocks.ServePair(ctx, p.conn, func() []getsocks.Socket { return list })
+	}()
+}
+
+// started closes the child's end in this process.
+func (p *pairing) started() {
+	if p != nil {
+		p.child.Close()
+	}
+}
+
+func (p *pairing) close() {
+	if p == nil || p.stop == nil {
+		return
+	}
+	p.child.Close()
+	p.stop()
+	p.conn.Close()
+	<-p.done
+}
+
+// offer lists what a newcomer may take by _getsocks. The descriptors are borrowed: nothing leaves the held set
+// while a worker starts.
+func (h *Handoff) offer() []getsocks.Socket {
+	var list []getsocks.Socket
+	h.Host.Do(func(held *sockets.Set) { list = Offer(held) })
+	return list
+}
+
+// Offer lends the held sockets with the names that HAProxy compares.
+func Offer(held *sockets.Set) []getsocks.Socket {
+	var list []getsocks.Socket
+	for _, s := range held.Ordered(nil) {
+		list = append(list, getsocks.Socket{FD: s.FD, Namespace: s.Namespace, Interface: s.Interface})
+	}
+	return list
+}
