@@ -1,0 +1,321 @@
+package supervisor_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/8265a91a/supervisor/internal/sys"
+	"github.com/8265a91a/supervisor/pkg/fdstore"
+)
+
+// The worker of a supervisor that was killed goes on, and the next one tells the same story.
+func TestAdoption(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	load := s.load()
+	s.reload()
+	pid, n := s.settled()
+	before, names := s.status(), s.manager.Names()
+	for range 5 {
+		s.kill()
+		s.start()
+		if newPID, newN := s.settled(); newPID != pid || newN != n {
+			t.Fatalf("generation %d (pid %d) became %d (pid %d)", n, pid, newN, newPID)
+		}
+	}
+	after := s.status()
+	if diff := cmp.Diff(names, s.manager.Names()); diff != "" {
+		t.Errorf("store: %s", diff)
+	}
+	if !after.Generations[0].Adopted || after.Since != before.Since || len(after.Handoffs) != len(before.Handoffs) {
+		t.Errorf("status before: %+v\nafter: %+v", before, after)
+	}
+	if len(s.warnings()) > 0 {
+		t.Errorf("warnings: %q", s.warnings())
+	}
+	s.reload()
+	if _, n := s.settled(); n != 3 {
+		t.Errorf("the generation after an adoption is %d", n)
+	}
+	load.end()
+	s.stop()
+}
+
+// A draining generation goes on draining with its deadline under the next supervisor.
+func TestAdoptDraining(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "[drain]\nsettle = \"0s\"\ntimeout = \"1500ms\"\nescalate = [\"SIGKILL\"]\n")
+	s.arguments("-ignore-term")
+	s.start()
+	old, _ := s.settled()
+	s.arguments()
+	if r, err := s.try(false); err != nil || !r.OK {
+		t.Fatal(r, err)
+	}
+	s.eventually(func() string {
+		if g := s.status().Generations[1]; g.Deadline.IsZero() {
+			return "the drain has no deadline"
+		}
+		return ""
+	})
+	deadline := s.status().Generations[1].Deadline
+	s.kill()
+	s.start()
+	g := s.status().Generations[1]
+	if g.PID != old || g.State != "draining" || g.Deadline.Sub(deadline).Abs().Milliseconds() > 50 {
+		t.Errorf("after the adoption: %+v, deadline was %s", g, deadline)
+	}
+	s.settled()
+	if g := s.status().Generations[1]; !strings.Contains(g.Exit, "SIGKILL") {
+		t.Errorf("the drained generation: %+v", g)
+	}
+	s.stop()
+}
+
+// The worker dies while no supervisor is there.
+func TestWorkerDiesAlone(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	pid, _ := s.settled()
+	s.kill()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	load := s.load()
+	s.start()
+	if _, n := s.settled(); n != 2 {
+		t.Errorf("generation %d serves", n)
+	}
+	load.end()
+	s.stop()
+}
+
+// edit changes the stored state.
+func (s *service) edit(change func(state map[string]any)) {
+	s.t.Helper()
+	for _, e := range s.manager.Entries() {
+		if e.Name != "supervisor.state" {
+			continue
+		}
+		data, err := sys.ReadMemfd(e.FD.Num(), 1<<20)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		var state map[string]any
+		if err := json.Unmarshal(data, &state); err != nil {
+			s.t.Fatal(err)
+		}
+		change(state)
+		if data, err = json.Marshal(state); err != nil {
+			s.t.Fatal(err)
+		}
+		s.replaceState(data)
+		return
+	}
+	s.t.Fatal("no state is stored")
+}
+
+func (s *service) store() *fdstore.Store {
+	store, err := fdstore.Open(s.manager.Socket)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return store
+}
+
+// replaceState puts states in the place of the stored one.
+func (s *service) replaceState(states ...[]byte) {
+	s.t.Helper()
+	if err := s.store().Remove("supervisor.state"); err != nil {
+		s.t.Fatal(err)
+	}
+	for i, data := range states {
+		fd, err := sys.SealedMemfd("state", data)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		name := []string{"supervisor.state", "supervisor.state.next"}[i]
+		if err := s.store().Add(name, fd.Num(), false); err != nil {
+			s.t.Fatal(err)
+		}
+		fd.Close()
+	}
+}
+
+// state is the stored state.
+func (s *service) state() (data []byte) {
+	s.t.Helper()
+	for _, e := range s.manager.Entries() {
+		if e.Name == "supervisor.state" {
+			var err error
+			if data, err = sys.ReadMemfd(e.FD.Num(), 1<<20); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}
+	return data
+}
+
+func (s *service) forget(prefixes ...string) {
+	s.t.Helper()
+	s.barrier()
+	for _, name := range s.manager.Names() {
+		if slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) }) {
+			if err := s.store().Remove(name); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// What the last supervisor left is broken in every way: one warning each at most, the port never refuses, and the
+// next reload works.
+func TestBrokenInheritance(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		spoil   func(s *service)
+		warning string // words of the only warning, empty for none
+		same    bool   // the worker keeps its pid
+	}{
+		{"state corrupt", func(s *service) { s.replaceState([]byte(`{"version":1,`)) }, "does not parse", true},
+		{"state empty", func(s *service) { s.replaceState(nil) }, "does not parse", true},
+		{"state newer", func(s *service) { s.edit(func(st map[string]any) { st["version"] = 99 }) }, "format 99", true},
+		{"state of another service", func(s *service) { s.edit(func(st map[string]any) { st["name"] = "other" }) }, "other", true},
+		{"state missing", func(s *service) { s.forget("supervisor.state") }, "no state describes", true},
+		{"state no memfd", func(s *service) {
+			s.forget("supervisor.state")
+			fd, other, err := sys.Socketpair(syscall.SOCK_STREAM)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			other.Close()
+			s.store().Add("supervisor.state", fd.Num(), false)
+			fd.Close()
+		}, "state of the last supervisor is not used", true},
+		{"two states", func(s *service) {
+			newer := s.state()
+			var st map[string]any
+			json.Unmarshal(newer, &st)
+			st["sequence"], st["generations"] = 1, nil
+			older, _ := json.Marshal(st)
+			s.replaceState(older, newer)
+		}, "", true},
+		{"two states, the newer corrupt", func(s *service) { s.replaceState(s.state(), []byte("{")) }, "does not parse", true},
+		{"only the next state", func(s *service) {
+			data := s.state()
+			s.replaceState(data, data)
+			s.store().Remove("supervisor.state")
+		}, "", true},
+		{"sockets without state or worker", func(s *service) {
+			s.killWorkers()
+			s.forget("supervisor.state", "supervisor.worker", "supervisor.notify")
+		}, "", false},
+		{"state without sockets", func(s *service) {
+			s.killWorkers()
+			s.forget("supervisor.socket", "supervisor.alternate")
+		}, "", false},
+		{"worker without pidfd", func(s *service) { s.forget("supervisor.worker") }, "", true},
+		{"worker without notify socket", func(s *service) { s.forget("supervisor.notify") }, "", true},
+		{"dead pidfd", func(s *service) { s.killWorkers() }, "", false},
+		{"pidfd is none", func(s *service) {
+			s.forget("supervisor.worker")
+			r, w, err := sys.Pipe()
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			s.store().Add("supervisor.worker.1", r.Num(), false)
+			r.Close()
+			w.Close()
+		}, "not a pidfd", true},
+		{"pidfd of another process", func(s *service) {
+			s.forget("supervisor.worker")
+			fd, err := sys.PidfdOpen(1)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			s.store().Add("supervisor.worker.1", fd.Num(), false)
+			fd.Close()
+		}, "pidfd is of process 1", true},
+		{"stranger", func(s *service) {
+			fd, err := sys.OpenListener(sys.ListenSpec{Network: "tcp", Host: "127.0.0.1"})
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			s.store().Add("supervisor.nonsense", fd.Num(), false)
+			fd.Close()
+		}, "no such entry is known", true},
+		{"socket entry is none", func(s *service) {
+			fd, err := sys.SealedMemfd("x", []byte("x"))
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			s.store().Add("supervisor.socket.x", fd.Num(), false)
+			fd.Close()
+		}, "is no socket", true},
+		{"bundle is none", func(s *service) {
+			fd, err := sys.SealedMemfd("x", []byte("x"))
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			s.store().Add("supervisor.bundle.1", fd.Num(), false)
+			fd.Close()
+		}, "supervisor.bundle.1", true},
+		{"worker that nobody described", func(s *service) {
+			s.edit(func(st map[string]any) { st["generations"] = nil })
+		}, "no state describes", true},
+		{"configuration of the worker unreadable", func(s *service) {
+			s.edit(func(st map[string]any) {
+				for sum := range st["configs"].(map[string]any) {
+					st["configs"].(map[string]any)[sum] = "no TOML"
+				}
+			})
+		}, "", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t, "")
+			s.start()
+			pid, _ := s.settled()
+			s.kill()
+			s.barrier()
+			c.spoil(s)
+			s.start()
+			after, _ := s.settled()
+			if (after == pid) != c.same {
+				t.Errorf("worker %d is followed by %d", pid, after)
+			}
+			warnings := s.warnings()
+			if c.warning == "" && len(warnings) > 0 || c.warning != "" && (len(warnings) != 1 || !strings.Contains(warnings[0], c.warning)) {
+				t.Errorf("warnings: %q, want one with %q", warnings, c.warning)
+			}
+			load := s.load()
+			s.reload()
+			s.reload()
+			s.settled()
+			load.end()
+			s.stop()
+		})
+	}
+}
+
+// killWorkers ends the workers while no supervisor is there.
+func (s *service) killWorkers() {
+	for _, pid := range s.processes() {
+		syscall.Kill(pid, syscall.SIGKILL)
+	}
+	s.eventually(func() string {
+		if left := s.processes(); len(left) > 0 {
+			return fmt.Sprint("still there: ", left)
+		}
+		return ""
+	})
+}

@@ -1,0 +1,110 @@
+package supervisor
+
+import (
+	"fmt"
+
+	"github.com/8265a91a/supervisor/internal/handoff"
+	"github.com/8265a91a/supervisor/internal/sockets"
+	"github.com/8265a91a/supervisor/internal/sys"
+)
+
+// adoptSockets merges what .socket units pass and what the store holds. The unit's copy comes first: if both exist
+// they are the same socket, and its name is the administrator's.
+func (d *Daemon) adoptSockets(in *inherited, last *state) {
+	known := last.sockets()
+	stored := cookies(in.stored)
+	position := map[string]int{}
+	for _, u := range in.units {
+		s, err := sockets.New(u.fd, sockets.Unit, u.name)
+		if err != nil {
+			d.Note(handoff.Warning, fmt.Sprintf("descriptor %q of a .socket unit is ignored: it is no socket (%v)", u.name, err))
+			continue
+		}
+		if m, ok := known[s.Cookie]; ok {
+			m.Origin, m.FDName = sockets.Unit, u.name
+			s.Meta = m
+		}
+		if err := restoreMode(s, stored[s.Cookie]); err != nil {
+			d.Note(handoff.Warning, fmt.Sprintf("the mode of socket %s (%s) is not restored: %v", u.name, s.Info.Address, err))
+		}
+		s.Index = position[u.name]
+		position[u.name]++
+		d.held.Add(s)
+	}
+	for _, e := range in.stored {
+		d.adoptStored(e, known, last != nil)
+	}
+	for _, e := range in.alternates {
+		d.adoptAlternate(e)
+	}
+}
+
+// cookies returns the identities of sockets.
+func cookies(list []named) map[uint64]bool {
+	found := map[uint64]bool{}
+	for _, n := range list {
+		if cookie, err := sys.Cookie(n.fd.Num()); err == nil {
+			found[cookie] = true
+		}
+	}
+	return found
+}
+
+// restoreMode undoes what systemd does to O_NONBLOCK of a .socket unit's socket at every start of the service. The unit
+// says NonBlocking=yes, since a living event-driven worker that blocks in accept(2) is the greater harm; here the socket
+// gets the mode back that the last worker left it with, or, if it is new, the one that workers expect: blocking. One
+// that was stored, but that no state describes, stays as it is.
+func restoreMode(s *sockets.Socket, stored bool) error {
+	switch {
+	case s.LastNonblock != nil:
+		return sys.SetNonblock(s.FD.Num(), *s.LastNonblock)
+	case !stored:
+		return sys.SetNonblock(s.FD.Num(), false)
+	}
+	return nil
+}
+
+func (d *Daemon) adoptStored(e named, known map[uint64]sockets.Meta, trusted bool) {
+	entry := prefixSocket + e.name
+	s, err := sockets.New(e.fd, sockets.Fetched, e.name)
+	if err != nil {
+		d.Note(handoff.Warning, fmt.Sprintf("FD store entry %s is not used and removed: it is no socket (%v)", entry, err))
+		return
+	}
+	if m, ok := known[s.Cookie]; ok {
+		s.Meta = m
+	} else {
+		s.Name = e.name
+		if trusted && !d.wanted(s) {
+			d.Note(handoff.Warning, fmt.Sprintf("socket %s (%s) was stored by a handoff that did not end and is given up: the worker does not hold it", s.Name, s.Info.Address))
+			s.FD.Close()
+			return
+		}
+	}
+	if _, single := d.keeper.have[entry]; single {
+		d.keeper.have[entry] = s.Cookie
+	}
+	d.held.Add(s)
+}
+
+// wanted tells whether a socket that the state does not know is to be kept: with a serving worker, if that has it.
+func (d *Daemon) wanted(s *sockets.Socket) bool {
+	if d.serving == nil || d.starting != nil && d.holds(d.starting, s.Info.Inode) {
+		return true
+	}
+	return d.holds(d.serving, s.Info.Inode)
+}
+
+func (d *Daemon) adoptAlternate(e named) {
+	info, err := sys.Inspect(e.fd.Num())
+	s := d.held.Get(e.name)
+	if err != nil || s == nil || s.Alternate != nil || info.Address != s.Info.Address || info.Network != s.Info.Network {
+		d.Note(handoff.Warning, fmt.Sprintf("FD store entry %s%s is not used and removed: there is no such pair", prefixAlternate, e.name))
+		e.fd.Close()
+		return
+	}
+	d.held.Pair(s, e.fd)
+	if _, single := d.keeper.have[prefixAlternate+e.name]; single {
+		d.keeper.have[prefixAlternate+e.name] = s.Cookie
+	}
+}

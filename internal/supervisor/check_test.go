@@ -1,0 +1,97 @@
+package supervisor_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/8265a91a/supervisor/pkg/worker"
+)
+
+// serving is the pid of the only generation that is not gone.
+func (s *service) serving() (pid, generation int) {
+	s.t.Helper()
+	st := s.status()
+	for _, g := range st.Generations {
+		if g.State == "serving" {
+			return g.PID, g.N
+		}
+	}
+	s.t.Fatalf("no generation serves: %+v", st.Generations)
+	return 0, 0
+}
+
+// eventually waits until check returns nothing.
+func (s *service) eventually(check func() string) {
+	s.t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		problem := check()
+		if problem == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatal(problem)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// settled waits until one generation serves, all others are gone, its processes are all there are, and the store holds
+// what it should and nothing else: extra are further sockets' entries.
+func (s *service) settled(extra ...string) (pid, generation int) {
+	s.t.Helper()
+	s.eventually(func() string {
+		st := s.status()
+		pid, generation = 0, 0
+		for _, g := range st.Generations {
+			switch g.State {
+			case "serving":
+				if pid != 0 {
+					return "two generations serve"
+				}
+				pid, generation = g.PID, g.N
+			case "gone":
+			default:
+				return fmt.Sprintf("generation %d is %s", g.N, g.State)
+			}
+		}
+		if st.State != "serving" {
+			return "the service is " + st.State
+		}
+		if diff := cmp.Diff([]int{pid}, s.processes()); diff != "" {
+			return "processes: " + diff
+		}
+		want := append([]string{
+			fmt.Sprint("supervisor.notify.", generation), "supervisor.socket.http", "supervisor.state", fmt.Sprint("supervisor.worker.", generation),
+		}, extra...)
+		want = append(want, "supervisor.alternate.http")
+		slices.Sort(want)
+		s.barrier()
+		return cmp.Diff(want, s.manager.Names())
+	})
+	return pid, generation
+}
+
+// processes are all workers of this service, whoever knows of them.
+func (s *service) processes() []int {
+	tree := worker.Tree{Marker: "SUPERVISOR_GENERATION=" + s.name + "/"}
+	pids, err := tree.PIDs()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return pids
+}
+
+// warnings are the lines of the log that warn of something with all the words.
+func (s *service) warnings(words ...string) (lines []string) {
+	for line := range strings.Lines(s.log()) {
+		if strings.Contains(line, "level=WARN") && !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}

@@ -1,0 +1,107 @@
+package supervisor_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// ask makes one connection, one request, and returns the first line of the answer: "pid=N gen=G".
+func ask(addr string) (string, error) {
+	conn, err := net.DialTimeout("tcp", addr, 20*time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+		return "", err
+	}
+	data, err := io.ReadAll(conn)
+	if err != nil {
+		return "", err
+	}
+	_, body, ok := strings.Cut(string(data), "\r\n\r\n")
+	if !ok {
+		return "", fmt.Errorf("cut: %q", data)
+	}
+	line, _, _ := strings.Cut(body, "\n")
+	return line, nil
+}
+
+// clients ask without a pause until they are told to stop.
+type clients struct {
+	t    *testing.T
+	stop chan struct{}
+	wait sync.WaitGroup
+
+	mu     sync.Mutex
+	total  int
+	failed map[string]int
+}
+
+const clientCount = 2
+
+// load begins to ask the service. The test calls end.
+func (s *service) load() *clients {
+	c := &clients{t: s.t, stop: make(chan struct{}), failed: map[string]int{}}
+	for range clientCount {
+		c.wait.Go(func() {
+			for {
+				_, err := ask(s.addr)
+				c.count(err)
+				select {
+				case <-c.stop:
+					return
+				case <-time.After(time.Millisecond):
+				}
+			}
+		})
+	}
+	s.t.Cleanup(c.finish)
+	return c
+}
+
+func (c *clients) count(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.total++
+	switch {
+	case err == nil:
+	case errors.Is(err, syscall.ECONNREFUSED):
+		c.failed["refused"]++
+	case errors.Is(err, syscall.ECONNRESET):
+		c.failed["reset"]++
+	case strings.HasPrefix(err.Error(), "cut"):
+		c.failed["cut"]++
+	default:
+		c.failed[err.Error()]++
+	}
+}
+
+func (c *clients) finish() {
+	select {
+	case <-c.stop:
+	default:
+		close(c.stop)
+	}
+	c.wait.Wait()
+}
+
+// end stops the clients. No request may have failed, but in the ways that are excused.
+func (c *clients) end(excused ...string) {
+	c.t.Helper()
+	c.finish()
+	for _, kind := range excused {
+		delete(c.failed, kind)
+	}
+	if len(c.failed) > 0 || c.total == 0 {
+		c.t.Errorf("of %d requests failed %v", c.total, c.failed)
+	}
+}

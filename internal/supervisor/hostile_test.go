@@ -1,0 +1,242 @@
+package supervisor_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/8265a91a/supervisor/internal/control"
+	"github.com/8265a91a/supervisor/internal/sys"
+	"github.com/8265a91a/supervisor/pkg/worker"
+)
+
+// say sends a message with descriptors to the notify socket of a generation as one of its processes: the test binary,
+// started again with the generation's marker.
+func (s *service) say(generation int, message string, fds ...int) {
+	s.t.Helper()
+	p, err := worker.Start(worker.Command{
+		Argv:  []string{s.binary, sendCommand, filepath.Join(s.runtime(), "notify", fmt.Sprint(generation)), message},
+		Env:   []string{fmt.Sprintf("SUPERVISOR_GENERATION=%s/%d", s.name, generation), raceOptions},
+		Files: append([]int{-1, 2, 2}, fds...),
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	<-p.Done()
+	if e := p.Exit(); e.Code != 0 {
+		s.t.Fatalf("send %q: exit %+v", message, e)
+	}
+	p.Release()
+}
+
+func (s *service) memfd(content string) *sys.FD {
+	s.t.Helper()
+	fd, err := sys.SealedMemfd("test", []byte(content))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return fd
+}
+
+// What a worker pushes survives the supervisor and reaches the next generation.
+func TestPush(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.arguments("-push=blob")
+	s.start()
+	s.settled("supervisor.pushed.blob")
+	s.arguments()
+	s.kill()
+	s.start()
+	s.reload()
+	_, n := s.settled("supervisor.pushed.blob")
+	if !strings.Contains(s.log(), "(blob) is no socket") {
+		t.Error("the next generation did not receive it")
+	}
+	s.say(n, "FDSTOREREMOVE=1\nFDNAME=blob")
+	s.settled()
+	s.stop()
+}
+
+// A worker pushes what makes trouble: nothing is lost, and reloads go on.
+func TestHostilePushes(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		push    func(s *service)
+		entries []string
+		warning string
+	}{
+		{"the supervisor's own names", func(s *service) {
+			fd := s.memfd(`{"version":1}`)
+			defer fd.Close()
+			for _, name := range []string{"supervisor.state", "supervisor.worker.1", "supervisor.socket.http"} {
+				s.say(1, "FDSTORE=1\nFDNAME="+name, fd.Num())
+				s.say(1, "FDSTOREREMOVE=1\nFDNAME="+name)
+			}
+		}, nil, "supervisor's own"},
+		{"one description twice", func(s *service) {
+			fd := s.memfd("x")
+			defer fd.Close()
+			s.say(1, "FDSTORE=1\nFDNAME=a", fd.Num())
+			s.say(1, "FDSTORE=1\nFDNAME=b", fd.Num())
+		}, []string{"supervisor.pushed.a"}, "kept already"},
+		{"one connection twice", func(s *service) {
+			a, b, err := sys.Socketpair(1)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			s.say(1, "FDSTORE=1\nFDNAME=a", a.Num())
+			s.say(1, "FDSTORE=1\nFDNAME=b", a.Num())
+			s.settled("supervisor.pushed.a") // its other end must not hang up before it is stored
+			a.Close()
+			s.t.Cleanup(func() { b.Close() })
+		}, []string{"supervisor.pushed.a"}, "kept already"},
+		{"both halves of its own listener", func(s *service) {
+			for _, e := range s.manager.Entries() {
+				if e.Name == "supervisor.socket.http" || e.Name == "supervisor.alternate.http" {
+					s.say(1, "FDSTORE=1\nFDNAME=mine", e.FD.Num())
+				}
+			}
+		}, nil, ""},
+		{"thousands", func(s *service) {
+			fds := make([]int, 250)
+			for i := range fds {
+				fd := s.memfd(fmt.Sprint(i))
+				defer fd.Close()
+				fds[i] = fd.Num()
+			}
+			var push, remove []string
+			for i := range 70 { // more names than are kept
+				push = append(push, fmt.Sprint("FDSTORE=1\nFDNAME=many", i))
+				remove = append(remove, fmt.Sprint("FDSTOREREMOVE=1\nFDNAME=many", i))
+			}
+			s.say(1, strings.Join(push, "\f"), fds...)
+			s.say(1, strings.Join(remove, "\f"))
+		}, nil, "are kept for workers already"},
+		{"flood", func(s *service) {
+			s.arguments("-flood=5000")
+			s.reload()
+		}, nil, ""},
+		{"nonsense", func(s *service) {
+			for _, m := range []string{"x", "=", "FDSTORE=1", "FDSTORE=1\nFDNAME=a:b", "BARRIER=1", "MAINPID=1", "MAINPID=x", strings.Repeat("y", 5000)} {
+				s.say(1, m)
+			}
+		}, nil, "main process is 1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t, "")
+			s.start()
+			load := s.load()
+			s.settled()
+			c.push(s)
+			s.reload()
+			s.settled(c.entries...)
+			s.kill()
+			s.start()
+			s.reload()
+			s.settled(c.entries...)
+			load.end()
+			if c.warning != "" && len(s.warnings(c.warning)) == 0 {
+				t.Errorf("no warning says %q: %q", c.warning, s.warnings())
+			}
+			if n := len(s.warnings()); n > 100 {
+				t.Errorf("%d warnings", n)
+			}
+			s.stop()
+		})
+	}
+}
+
+// Somebody who is no process of the generation is not listened to.
+func TestStrangerNotifies(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	s.settled()
+	fd := s.memfd("x")
+	defer fd.Close()
+	if err := sys.SendTo(filepath.Join(s.runtime(), "notify", "1"), []byte("STATUS=hacked\nFDSTORE=1\nFDNAME=x"), []int{fd.Num()}); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually(func() string {
+		if len(s.warnings("does not belong")) == 0 {
+			return "no warning"
+		}
+		return ""
+	})
+	if g := s.status().Generations[0]; g.Status == "hacked" {
+		t.Error("a stranger set the status")
+	}
+	s.settled()
+	s.stop()
+}
+
+// The store is full: the reload fails, nothing changes, and with more room the next one works.
+func TestStoreFull(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	// One generation needs five entries, and replacing the state one more.
+	for _, room := range []int{6, 7} {
+		s.manager.SetMax(room)
+		s.start()
+		pid, _ := s.settled()
+		load := s.load()
+		for range 2 {
+			if message := s.reloadFails(); !strings.Contains(message, "full") || !strings.Contains(message, "keeps serving") {
+				t.Error(message)
+			}
+			if now, _ := s.settled(); now != pid {
+				t.Errorf("with room for %d worker %d became %d", room, pid, now)
+			}
+		}
+		load.end()
+		s.kill()
+		s.manager.SetMax(fdstoreMax)
+		s.start()
+		s.reload()
+		s.settled()
+		s.stop()
+		s.barrier()
+		s.manager.Stop()
+	}
+}
+
+const fdstoreMax = 512
+
+// Clients of the control socket that send nonsense, say nothing, or do not read, are no trouble for others.
+func TestControlGarbage(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	s.settled()
+	path := filepath.Join(s.runtime(), control.SocketName)
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	for _, text := range []string{"", "x\n", "{}\n", `{"v":1,"op":"destroy"}` + "\n", `{"v":9,"op":"reload"}` + "\n", strings.Repeat("[", 100000), "\x00\xff\n"} {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wait.Go(func() {
+			defer conn.Close()
+			conn.Write([]byte(text))
+			conn.SetReadDeadline(time.Now().Add(limit))
+			line := make([]byte, 4096)
+			n, _ := conn.Read(line)
+			var e control.Event
+			if text != "" && n > 0 && (json.Unmarshal(line[:n], &e) != nil || e.Type != control.TypeError) {
+				t.Errorf("%.20q is answered with %q", text, line[:n])
+			}
+		})
+	}
+	s.reload()
+	s.settled()
+	s.stop()
+}

@@ -1,0 +1,317 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"strconv"
+
+	"github.com/8265a91a/supervisor/internal/fault"
+	"github.com/8265a91a/supervisor/internal/handoff"
+	"github.com/8265a91a/supervisor/internal/sockets"
+	"github.com/8265a91a/supervisor/internal/sys"
+	"github.com/8265a91a/supervisor/pkg/fdstore"
+)
+
+// Names of entries in systemd's FD store. No .socket unit's socket has such a name unless somebody asks for trouble.
+const (
+	entryPrefix     = "supervisor."
+	entryState      = entryPrefix + "state"
+	entryStateNext  = entryPrefix + "state.next"
+	prefixWorker    = entryPrefix + "worker."
+	prefixNotify    = entryPrefix + "notify."
+	prefixSocket    = entryPrefix + "socket."
+	prefixAlternate = entryPrefix + "alternate."
+	prefixBundle    = entryPrefix + "bundle."
+	prefixPushed    = entryPrefix + "pushed."
+	prefixBind      = entryPrefix + "bind."
+)
+
+// maxSingle is how many entries sockets get of their own. Each new entry is compared with all others by PID 1, which
+// serves nobody meanwhile; the rest goes into a bundle.
+const maxSingle = 128
+
+// keeper brings systemd's FD store to what is held, by differences: what systemd has already is never sent again.
+type keeper struct {
+	store *fdstore.Store // nil without systemd
+	have  map[string]uint64
+	// bundle is the number of the bundle in the store, 0 for none; bundled the identity of what it holds.
+	bundle   int
+	bundled  uint64
+	inBundle map[string]bool
+	// limit is FileDescriptorStoreMax=, 0 if unknown.
+	limit int
+
+	sequence      uint64
+	handoffWanted bool
+	lastServed    int
+}
+
+// entry is what the store should hold under a name. The identity changes when the descriptor is another one.
+type entry struct {
+	name     string
+	fd       int
+	identity uint64
+}
+
+func newKeeper(m *manager, limit int) *keeper {
+	k := &keeper{store: m.store, have: map[string]uint64{}}
+	if k.store != nil {
+		if limit == 0 {
+			limit = m.storeMax()
+		}
+		k.store.SetMax(limit)
+		k.limit = limit
+	}
+	return k
+}
+
+// known notes an entry that systemd passed at start.
+func (k *keeper) known(name string, fd int, identity uint64) {
+	k.have[name] = identity
+	if k.store != nil {
+		k.store.Adopt(name, fd)
+	}
+}
+
+// Sync implements [handoff.Host]: it returns when systemd has everything that is held.
+func (d *Daemon) Sync(ctx context.Context) error {
+	var changed bool
+	var err error
+	d.Do(func(*sockets.Set) { changed, err = d.sync() })
+	if err != nil || !changed || d.keeper.store == nil {
+		return err
+	}
+	if err := d.keeper.store.Barrier(ctx); err != nil {
+		return fmt.Errorf("wait until systemd has stored the descriptors: %w", err)
+	}
+	return d.verify(ctx)
+}
+
+// verify asks systemd for its count: it drops what it does not want to store without telling the sender.
+func (d *Daemon) verify(ctx context.Context) error {
+	have, ok := d.manager.storeCount(ctx)
+	want := d.keeper.store.Len()
+	if !ok || have >= want {
+		return nil
+	}
+	return fmt.Errorf("systemd holds %d of %d descriptors: FileDescriptorStoreMax= of the unit is too small, or its store was emptied", have, want)
+}
+
+// save is sync for changes that nobody waits for.
+func (d *Daemon) save() {
+	if _, err := d.sync(); err != nil {
+		d.Note(handoff.Warning, "cannot save to the FD store: "+err.Error())
+	}
+}
+
+// sync sends what differs: new entries, then the state that describes them, then removals, so that at every moment
+// the store holds at least what its state speaks of. It runs on the loop.
+func (d *Daemon) sync() (changed bool, err error) {
+	k := d.keeper
+	if k.store == nil {
+		return false, nil
+	}
+	want, overflow := d.entries()
+	oldBundle := k.bundle
+	if err := k.makeRoom(want, overflow); err != nil {
+		return false, err
+	}
+	for _, e := range want {
+		if id, ok := k.have[e.name]; ok && id == e.identity {
+			continue
+		}
+		if _, ok := k.have[e.name]; ok { // the name now means another descriptor
+			if err := k.remove(e.name); err != nil {
+				return changed, err
+			}
+		}
+		if err := k.store.Add(e.name, e.fd, false); err != nil {
+			return changed, fmt.Errorf("store %s: %w", e.name, err)
+		}
+		k.have[e.name] = e.identity
+		changed = true
+		fault.Point("store entry")
+	}
+	if err := k.syncBundle(overflow); err != nil {
+		return changed, err
+	}
+	if err := d.writeState(); err != nil {
+		return changed, err
+	}
+	removed, err := k.prune(want, k.bundleName(k.bundle))
+	return changed || removed || oldBundle != k.bundle, err
+}
+
+// prune removes what is not wanted any more.
+func (k *keeper) prune(want []entry, bundle string) (removed bool, err error) {
+	keep := map[string]bool{entryState: true, bundle: true}
+	for _, e := range want {
+		keep[e.name] = true
+	}
+	for name := range k.have {
+		if !keep[name] {
+			if err := k.remove(name); err != nil {
+				return removed, err
+			}
+			removed = true
+		}
+	}
+	return removed, nil
+}
+
+// makeRoom sees to it that what is new fits. In a store without room the removals, which otherwise come last, come
+// first; if that is not enough, nothing is sent.
+func (k *keeper) makeRoom(want []entry, overflow []fdstore.Named) error {
+	needed := 1 // the state, while it is replaced
+	for _, e := range want {
+		if _, ok := k.have[e.name]; !ok {
+			needed++
+		}
+	}
+	if len(overflow) > 0 {
+		needed++
+	}
+	if k.limit == 0 || k.store.Len()+needed <= k.limit {
+		return nil
+	}
+	if _, err := k.prune(want, k.bundleName(k.bundle)); err != nil {
+		return err
+	}
+	if needed == 1 || k.store.Len()+needed <= k.limit {
+		return nil // writeState does with what there is
+	}
+	return fmt.Errorf("%w: it is %d and must be at least %d", fdstore.ErrFull, k.limit, k.store.Len()+needed)
+}
+
+func (k *keeper) remove(name string) error {
+	if err := k.store.Remove(name); err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	delete(k.have, name)
+	return nil
+}
+
+// entries lists what the store should hold one by one, and the sockets beyond that.
+func (d *Daemon) entries() (want []entry, overflow []fdstore.Named) {
+	for _, g := range d.gens {
+		if g.State == handoff.Gone {
+			continue
+		}
+		n := strconv.Itoa(g.N)
+		if g.Notify != nil { // before there is a process: what it says must not be lost with this supervisor
+			want = append(want, entry{prefixNotify + n, g.Notify.FD(), uint64(g.N)})
+		}
+		if g.Process != nil {
+			want = append(want, entry{prefixWorker + n, g.Process.Pidfd(), g.Process.StartTime()})
+		}
+		if g.Intercept != nil {
+			want = append(want, entry{prefixBind + n, g.Intercept.Num(), uint64(g.N)})
+		}
+	}
+	for _, p := range d.pushed {
+		want = append(want, entry{prefixPushed + p.Name, p.FD.Num(), p.identity})
+	}
+	single := 0
+	add := func(name string, fd *sys.FD, identity uint64) {
+		if single < maxSingle {
+			single++
+			want = append(want, entry{name, fd.Num(), identity})
+			return
+		}
+		overflow = append(overflow, fdstore.Named{Name: name, FD: fd, Meta: strconv.FormatUint(identity, 16)})
+	}
+	for _, s := range d.held.Ordered(nil) {
+		add(prefixSocket+s.Name, s.FD, s.Cookie)
+		if s.Alternate != nil {
+			add(prefixAlternate+s.Name, s.Alternate, s.Cookie)
+		}
+	}
+	return want, overflow
+}
+
+func (k *keeper) bundleName(n int) string { return prefixBundle + strconv.Itoa(n) }
+
+// syncBundle replaces the bundle when what it should hold has changed. The old one is removed by the caller, after
+// the new one is in the store.
+func (k *keeper) syncBundle(overflow []fdstore.Named) error {
+	if len(overflow) == 0 {
+		k.bundle, k.bundled, k.inBundle = 0, 0, nil
+		return nil
+	}
+	h := fnv.New64a()
+	for _, n := range overflow {
+		io.WriteString(h, n.Name+" "+n.Meta+"\n")
+	}
+	if k.bundle != 0 && k.bundled == h.Sum64() {
+		return nil
+	}
+	fd, err := fdstore.NewBundle(overflow)
+	if err != nil {
+		return fmt.Errorf("bundle %d sockets: %w", len(overflow), err)
+	}
+	defer fd.Close()
+	next := k.bundle + 1
+	for _, taken := k.have[k.bundleName(next)]; taken; _, taken = k.have[k.bundleName(next)] {
+		next++
+	}
+	if err := k.store.Add(k.bundleName(next), fd.Num(), false); err != nil {
+		return fmt.Errorf("store %s: %w", k.bundleName(next), err)
+	}
+	k.bundle, k.bundled, k.inBundle = next, h.Sum64(), map[string]bool{}
+	for _, n := range overflow {
+		k.inBundle[n.Name] = true
+	}
+	k.have[k.bundleName(next)] = k.bundled
+	return nil
+}
+
+// writeState replaces the state in the store. systemd removes by name, and all entries of it, so the new state is
+// first stored under a second name: at no moment is there none. Two states tell by their sequence which is newer.
+func (d *Daemon) writeState() error {
+	k := d.keeper
+	s := d.snapshot()
+	k.lastServed = s.Serving
+	k.sequence++
+	s.Sequence = k.sequence
+	data, err := s.encode()
+	if err != nil {
+		return err
+	}
+	first, err := sys.SealedMemfd(entryState, data)
+	if err != nil {
+		return err
+	}
+	defer first.Close()
+	second, err := sys.Reopen(first.Num()) // another open file description, or systemd takes it for a duplicate
+	if err != nil {
+		return err
+	}
+	defer second.Close()
+	fault.Point("state write")
+	err = k.store.Add(entryStateNext, first.Num(), false)
+	room := !errors.Is(err, fdstore.ErrFull) // without, there is none for an instant
+	if !room {
+		err = nil
+	}
+	fault.Point("state next")
+	if err == nil {
+		err = k.store.Remove(entryState)
+	}
+	fault.Point("state removed")
+	if err == nil {
+		err = k.store.Add(entryState, second.Num(), false)
+	}
+	fault.Point("state stored")
+	if err == nil && room {
+		err = k.store.Remove(entryStateNext)
+	}
+	if err != nil {
+		return fmt.Errorf("store the state: %w", err)
+	}
+	delete(k.have, entryStateNext)
+	k.have[entryState] = k.sequence
+	return nil
+}

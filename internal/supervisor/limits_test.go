@@ -1,0 +1,211 @@
+package supervisor_test
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// More drains than handoff.max_draining: the oldest is escalated.
+func TestMaxDraining(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "[handoff]\nmax_draining = 2\n[drain]\ndivert = \"none\"\ntimeout = \"1h\"\nescalate = [\"SIGKILL\"]\n")
+	s.arguments("-ignore-term")
+	s.start()
+	load := s.load()
+	for range 4 {
+		if r, err := s.try(false); err != nil || !r.OK {
+			t.Fatal(r, err)
+		}
+	}
+	s.eventually(func() string {
+		states := ""
+		for _, g := range s.status().Generations {
+			states += g.State + " "
+		}
+		if states != "serving draining draining gone gone " {
+			return states
+		}
+		return ""
+	})
+	gens := s.status().Generations
+	for _, g := range gens[3:] {
+		if !strings.Contains(g.Exit, "SIGKILL") {
+			t.Errorf("generation %d: %q", g.N, g.Exit)
+		}
+	}
+	if len(s.processes()) != 3 {
+		t.Errorf("processes: %v", s.processes())
+	}
+	load.end()
+}
+
+// A worker whose WATCHDOG=1 stops coming is replaced; one that never began is too.
+func TestWorkerWatchdog(t *testing.T) {
+	t.Parallel()
+	s := newService(t, fmt.Sprintf("[worker]\nwatchdog = \"300ms\"\ncommand = [%q, \"-args\", %q]\n", workerProgram, s0(t)))
+	s.start()
+	load := s.load()
+	s.eventually(func() string {
+		if _, n := s.serving(); n < 2 {
+			return "it is not replaced"
+		}
+		return ""
+	})
+	if len(s.warnings("WATCHDOG=1")) == 0 {
+		t.Error("nobody says why")
+	}
+	load.end()
+	s.stop()
+}
+
+// s0 returns the path of an empty -args file.
+func s0(t *testing.T) string {
+	f, err := os.CreateTemp(t.TempDir(), "args")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	return f.Name()
+}
+
+// WATCHDOG=trigger asks for a replacement at once, and the worker may ask for more time to become ready.
+func TestWorkerAsks(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "[ready]\nwhen = [\"notify\"]\ntimeout = \"500ms\"\n")
+	s.start()
+	s.settled()
+	s.say(1, "WATCHDOG=trigger")
+	s.eventually(func() string {
+		if _, n := s.serving(); n != 2 {
+			return "it is not replaced"
+		}
+		return ""
+	})
+	s.settled()
+	s.arguments("-start-delay=900ms")
+	done := make(chan string, 1)
+	go func() {
+		r, err := s.try(true)
+		done <- fmt.Sprint(r.Error, err)
+	}()
+	s.eventually(func() string {
+		if len(s.processes()) != 2 {
+			return "no reload under way"
+		}
+		return ""
+	})
+	s.say(3, "EXTEND_TIMEOUT_USEC=5000000")
+	if text := <-done; text != "<nil>" {
+		t.Error("the time was not extended: ", text)
+	}
+	s.settled()
+	s.stop()
+}
+
+// Everything about the sockets changes from reload to reload, and no port is ever without an answer.
+func TestChangesOfConfiguration(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	load := s.load()
+	drain := "[drain]\ntimeout = \"5s\"\nsettle = \"20ms\"\ndivert = "
+	for _, extra := range []string{
+		drain + "\"none\"\n", drain + "\"fence\"\n", "", drain + "\"steer\"\n", drain + "\"none\"\n", "",
+		"[handoff]\norder = \"signal-first\"\n", "",
+		"[handoff]\nfetch = \"pidfd\"\n", "[handoff]\nfetch = \"pidfd\"\n", "[handoff]\nfetch = \"pidfd\"\n", "",
+	} {
+		s.configure(extra)
+		s.reload()
+		s.settled()
+		s.reload()
+		s.settled()
+	}
+	load.end()
+	if f := s.fds(); len(f.Sockets) != 1 {
+		t.Errorf("held: %+v", f.Sockets)
+	}
+	s.stop()
+}
+
+// A changed address is another socket: the new one answers, the old one refuses.
+func TestAddressChanges(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	before := s.addr
+	s.addr = strings.Replace(s.addr, ":8080", ":8081", 1)
+	s.configure("")
+	s.reload()
+	if answer, err := ask(s.addr); err != nil {
+		t.Error("the new address: ", answer, err)
+	}
+	if answer, err := ask(before); err == nil {
+		t.Error("the old address still answers: ", answer)
+	}
+	f := s.fds()
+	if len(f.Sockets) != 1 || f.Sockets[0].Address != s.addr {
+		t.Errorf("held: %+v", f.Sockets)
+	}
+	s.barrier()
+	if n := len(s.manager.Names()); n != 5 {
+		t.Errorf("stored: %v", s.manager.Names())
+	}
+	s.stop()
+}
+
+// usage is what must not grow.
+type usage struct{ descriptors, threads, rss, entries, processes int }
+
+func (s *service) usage() (u usage) {
+	s.t.Helper()
+	proc := fmt.Sprintf("/proc/%d/", s.daemon.PID())
+	entries, err := os.ReadDir(proc + "fd")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	status, err := os.ReadFile(proc + "status")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	field := func(key string) int {
+		_, rest, _ := strings.Cut(string(status), "\n"+key+":")
+		n, _ := strconv.Atoi(strings.Fields(rest)[0])
+		return n
+	}
+	s.barrier()
+	return usage{len(entries), field("Threads"), field("VmRSS"), len(s.manager.Names()), len(s.processes())}
+}
+
+// Three hundred reloads, every tenth of which fails, leave nothing behind.
+func TestManyReloads(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "[drain]\nsettle = \"0s\"\ntimeout = \"5s\"\n[ready]\nwhen = [\"notify\"]\n")
+	s.start()
+	s.settled()
+	reloads := func(n int) usage {
+		for i := range n {
+			if i%10 == 9 {
+				s.arguments("-exit=1")
+				s.reloadFails()
+				s.arguments()
+				continue
+			}
+			s.reload()
+		}
+		s.settled()
+		return s.usage()
+	}
+	before := reloads(60)
+	began := time.Now()
+	after := reloads(240)
+	t.Logf("before: %+v, after: %+v, %s for each reload", before, after, time.Since(began)/240)
+	if after.descriptors > before.descriptors || after.entries != before.entries || after.processes != 1 ||
+		after.threads > before.threads+4 || after.rss > before.rss*5/4 {
+		t.Errorf("before: %+v, after: %+v", before, after)
+	}
+	s.stop()
+}

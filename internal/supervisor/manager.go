@@ -1,0 +1,134 @@
+package supervisor
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/coreos/go-systemd/v22/dbus"
+
+	"github.com/8265a91a/supervisor/internal/unit"
+	"github.com/8265a91a/supervisor/pkg/fdstore"
+)
+
+// manager is the service manager, systemd, as seen from here: messages to it, and the few questions it is asked.
+type manager struct {
+	store *fdstore.Store // nil without systemd
+	unit  string
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	isReady bool
+}
+
+// askTimeout bounds a question to systemd: it must never hold up a reload for long.
+const askTimeout = 2 * time.Second
+
+func newManager(opts Options, log *slog.Logger) *manager {
+	m := &manager{unit: unit.Own(), log: log}
+	store, err := fdstore.Open(os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		log.Warn("not started by systemd: the sockets and the worker do not survive the end of this supervisor")
+		return m
+	}
+	m.store = store
+	return m
+}
+
+// notify sends lines of the sd_notify protocol. systemd not listening is no reason to fail anything.
+func (m *manager) notify(lines ...string) {
+	if m.store == nil {
+		return
+	}
+	if err := m.store.Notify(lines...); err != nil {
+		m.log.Warn("cannot notify systemd: " + err.Error())
+	}
+}
+
+// ready says READY=1 the first time, and what serves every time.
+func (m *manager) ready(status string) {
+	m.mu.Lock()
+	first := !m.isReady
+	m.isReady = true
+	m.mu.Unlock()
+	if first {
+		m.notify("READY=1", "STATUS="+status)
+		return
+	}
+	m.notify("STATUS=" + status)
+}
+
+// watchdogTicker ticks twice in the interval within which systemd wants to hear WATCHDOG=1, never without one.
+func (m *manager) watchdogTicker() *time.Ticker {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || interval <= 0 {
+		t := time.NewTicker(time.Hour)
+		t.Stop()
+		return t
+	}
+	return time.NewTicker(interval / 2)
+}
+
+// serviceProperty asks systemd for a number of the unit's service interface. Without a bus, or without the right to use
+// it, there is no answer.
+func (m *manager) serviceProperty(ctx context.Context, name string) (value uint64, ok bool) {
+	if m.unit == "" {
+		return 0, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	conn, err := dbus.NewWithContext(ctx)
+	if err != nil {
+		return 0, false
+	}
+	defer conn.Close()
+	p, err := conn.GetServicePropertyContext(ctx, m.unit, name)
+	if err != nil {
+		return 0, false
+	}
+	switch n := p.Value.Value().(type) {
+	case uint32:
+		return uint64(n), true
+	case uint64:
+		return n, true
+	}
+	return 0, false
+}
+
+// storeMax is FileDescriptorStoreMax= for a systemd before 254, which does not set $FDSTORE; 0 if unknown.
+func (m *manager) storeMax() int {
+	n, _ := m.serviceProperty(context.Background(), "FileDescriptorStoreMax")
+	return int(n)
+}
+
+// storeCount is how many descriptors systemd holds for this service.
+func (m *manager) storeCount(ctx context.Context) (int, bool) {
+	n, ok := m.serviceProperty(ctx, "NFileDescriptorStore")
+	return int(n), ok
+}
+
+// stopTimeout is TimeoutStopSec= of the unit; 0 if there is none, or nobody tells.
+func (m *manager) stopTimeout() time.Duration {
+	usec, ok := m.serviceProperty(context.Background(), "TimeoutStopUSec")
+	if !ok || usec > math.MaxInt64/1000 {
+		return 0
+	}
+	return time.Duration(usec) * time.Microsecond
+}
+
+// jobType is the type of the job that systemd has for this service: "stop", "restart", …; empty if there is none,
+// or nobody tells, as when the system goes down and the bus is gone.
+func (m *manager) jobType() string {
+	if m.unit == "" {
+		return ""
+	}
+	kind, err := unit.JobType(context.Background(), m.unit)
+	if err != nil {
+		m.log.Warn("cannot ask systemd whether this is a stop or a restart, taken for a stop: " + err.Error())
+	}
+	return kind
+}

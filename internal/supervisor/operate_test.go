@@ -1,0 +1,401 @@
+package supervisor_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/8265a91a/supervisor/internal/control"
+)
+
+// A reload that fails changes nothing, says why, and the next one works.
+func TestFailingReloads(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	load := s.load()
+	pid, _ := s.settled()
+	held := s.fds()
+	worker := fmt.Sprintf("[worker]\ncommand = [%q, \"-generation\", \"${generation}\", \"-args\", %q]\n", workerProgram, s.argsFile())
+	taken, err := net.Listen("tcp", strings.Replace(s.addr, ":8080", ":8081", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, c := range []struct {
+		name, config string
+		args         []string
+		words        []string
+	}{
+		{name: "configuration", config: "!nonsense = true\n", words: []string{"check failed", "nonsense"}},
+		{name: "check", config: worker + "check = [\"/bin/sh\", \"-c\", \"echo not today; exit 3\"]\n", words: []string{"check failed", "exit code 3", "not today"}},
+		{name: "occupied", config: fmt.Sprintf("[[socket]]\nname = \"other\"\nlisten = %q\n[[socket]]\nname = \"http\"\nlisten = \"ADDR\"\n", taken.Addr()), words: []string{"fetch failed", "8081", "in use"}},
+		{name: "no binary", config: "!" + strings.Replace(worker, workerProgram, "/nonexistent/worker", 1), words: []string{"spawn failed", "/nonexistent/worker"}},
+		{name: "exits", args: []string{"-exit=3"}, words: []string{"ready failed", "exit code 3"}},
+		{name: "never ready", args: []string{"-never-ready"}, config: "[ready]\nwhen = [\"notify\"]\ntimeout = \"300ms\"\n", words: []string{"ready failed", "READY=1"}},
+		{name: "hangs", args: []string{"-hang"}, config: "[ready]\nwhen = [\"listening\"]\ntimeout = \"300ms\"\n", words: []string{"ready failed", `"http"`}},
+		{name: "dies while stable", args: []string{"-ready-then-die=1ms"}, config: "[ready]\nwhen = [\"listening\"]\nstable = \"5s\"\n", words: []string{"ready failed", "exit code 1"}},
+		{name: "placeholder", config: worker + "environment = { X = \"${fd:nobody}\" }\n", words: []string{"spawn failed", "nobody"}},
+	} {
+		s.arguments(c.args...)
+		s.configure(c.config)
+		message := s.reloadFails()
+		for _, w := range append(c.words, fmt.Sprintf("(pid %d) keeps serving", pid)) {
+			if !strings.Contains(message, w) {
+				t.Errorf("%s: %q does not say %q", c.name, message, w)
+			}
+		}
+		if now, _ := s.settled(); now != pid {
+			t.Errorf("%s: pid %d became %d", c.name, pid, now)
+		}
+		if diff := cmp.Diff(held, s.fds()); diff != "" {
+			t.Errorf("%s: held sockets: %s", c.name, diff)
+		}
+		s.configure("")
+		s.arguments()
+		s.reload()
+		pid, _ = s.settled()
+		held = s.fds()
+	}
+	load.end()
+	s.stop()
+}
+
+// A crashed worker refuses nothing: connections wait for the next one.
+func TestCrash(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	load := s.load()
+	for i := range 3 {
+		pid, n := s.settled()
+		syscall.Kill(pid, syscall.SIGKILL)
+		s.eventually(func() string {
+			if st := s.status(); st.State != "serving" || st.Generations[0].N == n {
+				return "no worker came"
+			}
+			return ""
+		})
+		if _, n := s.settled(); n != i+2 {
+			t.Errorf("generation %d follows", n)
+		}
+	}
+	load.end("reset", "cut") // what the worker had accepted died with it
+	s.stop()
+}
+
+// A worker that dies again and again is started with growing pauses, and a reload with better arguments ends that.
+func TestCrashLoop(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	s.settled()
+	s.arguments("-ready-then-die=100ms")
+	for { // on a busy machine it may die before it is seen to be ready
+		if r, err := s.try(false); err != nil {
+			t.Fatal(err)
+		} else if r.OK {
+			break
+		}
+	}
+	var attempts []time.Duration
+	s.eventually(func() string {
+		r := s.status().Restart
+		if r == nil || r.Attempt < 4 {
+			return "no pauses"
+		}
+		attempts = append(attempts, time.Until(r.At))
+		return ""
+	})
+	if r := s.status().Restart; r != nil && !strings.Contains(r.Reason, "exit code 1") {
+		t.Errorf("reason: %q", r.Reason)
+	}
+	if attempts[0] < 50*time.Millisecond {
+		t.Errorf("the pause before the fourth attempt is %s", attempts[0])
+	}
+	answered := make(chan error, 1)
+	go func() {
+		_, err := ask(s.addr)
+		answered <- err
+	}()
+	s.arguments()
+	s.reload()
+	s.settled()
+	if err := <-answered; err != nil {
+		t.Error("a client that came while no worker was there: ", err)
+	}
+	s.stop()
+}
+
+// The old worker dies while the new one starts: what waits for the old one is served, and what comes goes to the new one.
+func TestOldDiesDuringReload(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "[ready]\ntimeout = \"10s\"\nwhen = [\"listening\"]\n")
+	s.start()
+	for range 2 { // each slot once
+		pid, _ := s.settled()
+		s.arguments("-start-delay=300ms")
+		done := make(chan control.Result, 1)
+		go func() {
+			r, err := s.try(true)
+			if err != nil {
+				r.Error += err.Error()
+			}
+			done <- r
+		}()
+		s.eventually(func() string {
+			if st := s.status(); len(s.processes()) != 2 {
+				return "no second worker: " + st.State
+			}
+			return ""
+		})
+		syscall.Kill(pid, syscall.SIGKILL)
+		load := s.load()
+		if r := <-done; !r.OK {
+			t.Errorf("reload: %+v", r)
+		}
+		s.arguments()
+		s.settled()
+		load.end("reset", "cut")
+	}
+	s.stop()
+}
+
+// Of three reloads at once the second is queued, and the third shares its result.
+func TestReloadsAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	s.settled()
+	s.arguments("-start-delay=200ms")
+	results := make(chan control.Result, 3)
+	for range 3 {
+		go func() {
+			r, err := s.try(false)
+			if err != nil {
+				t.Error(err)
+			}
+			results <- r
+		}()
+	}
+	generations := map[int]int{}
+	for range 3 {
+		r := <-results
+		if !r.OK {
+			t.Error(r.Error)
+		}
+		generations[r.Generation]++
+	}
+	if diff := cmp.Diff(map[int]int{2: 1, 3: 2}, generations); diff != "" {
+		t.Error(diff)
+	}
+	s.settled()
+	s.stop()
+}
+
+func TestReloadDuringStart(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.arguments("-start-delay=300ms")
+	s.launch()
+	s.eventually(func() string {
+		if _, err := control.Dial(context.Background(), s.runtime()); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	r := s.reload()
+	if r.Generation != 2 {
+		t.Errorf("%+v", r)
+	}
+	s.ready()
+	s.settled()
+	s.stop()
+}
+
+// A SIGHUP before there is anything to reload is not lost, and ends nobody.
+func TestSignalDuringStart(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.arguments("-start-delay=200ms")
+	s.launch()
+	s.eventually(func() string {
+		if _, err := os.Stat(s.runtime()); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	s.signal(syscall.SIGHUP)
+	s.ready()
+	s.eventually(func() string {
+		if _, n := s.serving(); n != 2 {
+			return "the reload was lost"
+		}
+		return ""
+	})
+	s.settled()
+	s.stop()
+}
+
+// A reload goes on without the client that asked for it.
+func TestReloadClientVanishes(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	s.settled()
+	s.arguments("-start-delay=200ms")
+	ctx, cancel := context.WithCancel(context.Background())
+	c := s.dial()
+	go func() {
+		s.eventually(func() string {
+			if len(s.processes()) != 2 {
+				return "no second worker"
+			}
+			return ""
+		})
+		cancel()
+	}()
+	if _, err := c.Reload(ctx, false, nil); err == nil {
+		t.Error("a result came after all")
+	}
+	c.Close()
+	s.eventually(func() string {
+		if _, n := s.serving(); n != 2 {
+			return "the reload was given up"
+		}
+		return ""
+	})
+	s.settled()
+	s.stop()
+}
+
+// stopped checks what a stop leaves.
+func (s *service) stopped() {
+	s.t.Helper()
+	if left := s.processes(); len(left) > 0 {
+		s.t.Errorf("left after the stop: %v", left)
+	}
+	if _, err := net.DialTimeout("tcp", s.addr, time.Second); err == nil {
+		s.t.Error("the port does not refuse after the stop")
+	}
+	s.barrier()
+	if names := s.manager.Names(); len(names) > 1 || len(names) == 1 && names[0] != "supervisor.state" {
+		s.t.Errorf("stored after the stop: %v", names)
+	}
+	if entries, err := os.ReadDir(s.runtime()); err == nil {
+		for _, e := range entries {
+			if e.Name() != "notify" {
+				s.t.Errorf("%s is left in the runtime directory", e.Name())
+			}
+		}
+	}
+}
+
+func TestStopDuringReload(t *testing.T) {
+	t.Parallel()
+	for _, order := range []string{"start-first", "signal-first"} {
+		t.Run(order, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t, "[handoff]\norder = \""+order+"\"\n")
+			s.start()
+			s.arguments("-hang")
+			done := make(chan control.Result, 2)
+			for range 2 { // one runs, one is queued
+				go func() {
+					r, err := s.try(false)
+					if err != nil {
+						t.Error(err)
+					}
+					done <- r
+				}()
+			}
+			s.eventually(func() string {
+				if st := s.status(); !st.Queued || st.Generations[0].N != 2 || st.Generations[0].PID == 0 {
+					return "no reload under way"
+				}
+				return ""
+			})
+			s.stop()
+			for range 2 {
+				if r := <-done; r.OK || !strings.Contains(r.Error, "stopping") {
+					t.Errorf("%+v", r)
+				}
+			}
+			s.stopped()
+		})
+	}
+}
+
+func TestStopDuringStart(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.arguments("-hang")
+	s.launch()
+	s.eventually(func() string {
+		if len(s.processes()) == 0 {
+			return "no worker"
+		}
+		return ""
+	})
+	s.stop()
+	s.stopped()
+}
+
+// A worker that ignores every signal is killed; a second SIGTERM does not wait for that.
+func TestStopIgnored(t *testing.T) {
+	t.Parallel()
+	for _, hurry := range []bool{false, true} {
+		t.Run(fmt.Sprint("hurry ", hurry), func(t *testing.T) {
+			t.Parallel()
+			timeout := map[bool]string{false: "200ms", true: "1h"}[hurry]
+			s := newService(t, "[drain]\ntimeout = \""+timeout+"\"\nescalate = [\"SIGTERM\", \"100ms\", \"SIGKILL\"]\n")
+			s.arguments("-ignore-term", "-child")
+			s.start()
+			s.signal(syscall.SIGTERM)
+			if hurry {
+				s.eventually(func() string {
+					if !strings.Contains(s.status().State, "stopping") {
+						return "not stopping"
+					}
+					return ""
+				})
+				s.signal(syscall.SIGTERM)
+			}
+			if exit := s.ended(); exit.Code != 0 {
+				t.Errorf("exit %+v", exit)
+			}
+			s.stopped()
+		})
+	}
+}
+
+// A first worker that cannot start is the end of the daemon, with the reason; the unit's socket is not lost.
+func TestStartFails(t *testing.T) {
+	t.Parallel()
+	s := newService(t, unitOnly)
+	s.passed("http")
+	s.arguments("-exit=3")
+	s.launch()
+	if exit := s.ended(); exit.Code != 1 {
+		t.Errorf("exit %+v", exit)
+	}
+	if log := s.log(); !strings.Contains(log, "cannot start "+s.name) || !strings.Contains(log, "exit code 3") {
+		t.Error("the reason is not said")
+	}
+	if left := s.processes(); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	s.arguments()
+	s.start()
+	if answer, err := ask(s.addr); err != nil {
+		t.Error(answer, err)
+	}
+	s.stop()
+}

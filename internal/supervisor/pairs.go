@@ -1,0 +1,113 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/8265a91a/supervisor/internal/handoff"
+	"github.com/8265a91a/supervisor/internal/probe"
+	"github.com/8265a91a/supervisor/internal/sockets"
+	"github.com/8265a91a/supervisor/internal/sys"
+)
+
+// steerToServing gives what arrives from now on at every steered pair to the half that the serving generation accepts
+// on. The drain of its predecessor does so too, but there may be none: it died, or its drain.divert leaves pairs
+// alone that an earlier configuration made.
+func (d *Daemon) steerToServing() {
+	if d.serving == nil {
+		return // it died the moment it served; its replacement has the same slot
+	}
+	for _, s := range d.held.Ordered(nil) {
+		if s.Alternate == nil {
+			continue
+		}
+		if err := handoff.SteerTo(s, d.serving.Slot); err != nil {
+			d.Note(handoff.Warning, fmt.Sprintf("socket %s (%s): new connections may wait for nobody: %v", s.Name, s.Info.Address, err))
+		}
+	}
+}
+
+// vacateLimit bounds the wait for an older generation to close its listeners after its signal.
+const vacateLimit = 5 * time.Second
+
+// Vacate implements [handoff.Host]. With three reloads in quick succession the first generation may still wait for its
+// connections to become idle, not told to stop, on the half of each pair that is needed again.
+func (d *Daemon) Vacate(ctx context.Context, slot int) {
+	ctx, cancel := context.WithTimeout(ctx, vacateLimit)
+	defer cancel()
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		there := 0
+		d.Do(func(held *sockets.Set) { there = d.occupants(held, slot) })
+		if there == 0 {
+			return
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			d.Note(handoff.Warning, fmt.Sprintf("generation %d still accepts on sockets that the next one needs, what it has not read when it closes them is lost", there))
+			return
+		}
+	}
+}
+
+// occupants tells the signal to the draining generations of slot, and returns one that still accepts there, or 0.
+func (d *Daemon) occupants(held *sockets.Set, slot int) int {
+	var inodes []uint64
+	for _, s := range held.Ordered(nil) {
+		if s.Alternate == nil {
+			continue
+		}
+		if inode, err := s.Inode(slot); err == nil {
+			inodes = append(inodes, inode)
+		}
+	}
+	for g, dr := range d.drains {
+		if g.Slot != slot || len(inodes) == 0 {
+			continue
+		}
+		dr.advance()
+		pids, err := g.Tree.PIDs()
+		if err != nil {
+			continue
+		}
+		if found, _ := probe.Listening(pids, inodes); len(found) > 0 || !g.Signalled {
+			return g.N
+		}
+	}
+	return 0
+}
+
+// rescuePause is the least time between two handoffs that were begun for connections left behind, so that a worker
+// that never accepts is not replaced without end.
+const rescuePause = time.Second
+
+// rescue looks for connections that a dead generation has left in the half of a pair on which nobody accepts, and
+// begins a handoff: the next generation accepts there.
+func (d *Daemon) rescue() {
+	if d.serving == nil || d.op != nil || d.stopping {
+		return // finish looks again
+	}
+	other := 1 - d.serving.Slot
+	for _, g := range d.gens {
+		if g.Slot == other && g.State == handoff.Draining && !g.Crashed {
+			return
+		}
+	}
+	for _, s := range d.held.Ordered(nil) {
+		if s.Alternate == nil {
+			continue
+		}
+		if waiting, err := sys.Readable(s.Slot(other).Num()); err != nil || !waiting {
+			continue
+		}
+		if wait := rescuePause - time.Since(d.rescued); wait > 0 {
+			time.AfterFunc(wait, func() { d.Do(func(*sockets.Set) { d.rescue() }) })
+			return
+		}
+		d.rescued = time.Now()
+		d.Note(handoff.Warning, fmt.Sprintf("a worker died and left connections waiting at socket %s (%s): the next generation takes them", s.Name, s.Info.Address))
+		d.requestReload()
+		return
+	}
+}

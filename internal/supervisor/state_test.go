@@ -1,0 +1,96 @@
+package supervisor_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/8265a91a/supervisor/internal/supervisor"
+)
+
+func TestDecodeStateErrors(t *testing.T) {
+	t.Parallel()
+	for text, word := range map[string]string{
+		``:                              "does not parse",
+		`[]`:                            "does not parse",
+		`{"version":"1"}`:               "does not parse",
+		`{}`:                            "format 0",
+		`{"version":-1}`:                "format -1",
+		`{"version":2,"name":"x"}`:      "format 2",
+		`{"version":1,"name":"y"}`:      `service "y"`,
+		`{"version":1,"name":"x","s`:    "does not parse",
+		`{"version":1,"sockets":"x"}`:   "does not parse",
+		`{"version":1,"configs":[1,2]}`: "does not parse",
+	} {
+		if _, err := supervisor.DecodeState([]byte(text), "x"); err == nil || !strings.Contains(err.Error(), word) {
+			t.Errorf("%q: %v, want %q", text, err, word)
+		}
+	}
+}
+
+// Whatever is in the FD store, reading it neither panics nor changes it.
+func FuzzDecodeState(f *testing.F) {
+	f.Add([]byte(`{"version":1,"name":"x"}`))
+	f.Add([]byte(`{"version":1,"name":"x","sequence":7,"generation":3,"slot":1,"serving":3,"since":"2026-01-02T03:04:05Z",` +
+		`"generations":[{"n":3,"slot":1,"state":"serving","since":"2026-01-02T03:04:05Z","pid":9,"start_time":77,"config":"abc","deadline":5}],` +
+		`"sockets":[{"name":"http","origin":"bound","cookie":12,"fdname":"http","nonblock":true}],` +
+		`"handoffs":[{"id":1,"kind":"reload","steps":[{"name":"check","took":1}]}],"configs":{"abc":"[worker]\ncommand = [\"/bin/true\"]\n"}}`))
+	f.Add([]byte(`{"version":1,"name":"x","generations":[null,{}],"sockets":[null],"handoffs":[null],"configs":null}`))
+	f.Add([]byte(`{"version":99}`))
+	f.Add([]byte("\x00"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		first, err := supervisor.DecodeState(data, "x")
+		if err != nil {
+			return
+		}
+		second, err := supervisor.DecodeState(first, "x")
+		if err != nil || string(first) != string(second) {
+			t.Error(fmt.Errorf("written and read again: %w\n%s\n%s", err, first, second))
+		}
+	})
+}
+
+// A state that parses but tells nonsense does no harm.
+func TestNonsenseState(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(map[string]any){
+		"null everywhere": func(st map[string]any) {
+			st["generations"], st["sockets"], st["handoffs"], st["configs"] = []any{nil}, []any{nil}, []any{nil}, nil
+		},
+		"slot 7": func(st map[string]any) {
+			st["slot"] = 7
+			for _, g := range st["generations"].([]any) {
+				g.(map[string]any)["slot"] = 7
+			}
+		},
+		"unknown state": func(st map[string]any) {
+			for _, g := range st["generations"].([]any) {
+				g.(map[string]any)["state"] = "flying"
+			}
+		},
+		"two serve": func(st map[string]any) {
+			gs := st["generations"].([]any)
+			st["generations"] = append(gs, gs[0])
+		},
+		"numbers": func(st map[string]any) {
+			st["generation"], st["serving"], st["bundle"] = -5, 1<<40, -1
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t, "")
+			s.start()
+			s.settled()
+			s.kill()
+			s.barrier()
+			s.edit(change)
+			s.start()
+			load := s.load()
+			s.reload()
+			s.reload()
+			s.settled()
+			load.end()
+			s.stop()
+		})
+	}
+}

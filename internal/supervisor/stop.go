@@ -1,0 +1,128 @@
+package supervisor
+
+import (
+	"context"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/8265a91a/supervisor/internal/config"
+	"github.com/8265a91a/supervisor/internal/handoff"
+	"github.com/8265a91a/supervisor/internal/sockets"
+)
+
+// stop begins the end: SIGTERM, SIGINT, or the caller's context. Asked for again it hurries.
+func (d *Daemon) stop() {
+	if d.stopping {
+		d.hurry = true // also those that begin only now, while systemd is asked what kind of stop this is
+		for _, dr := range d.drains {
+			dr.hurryUp()
+		}
+		return
+	}
+	d.stopping = true
+	if d.retry != nil {
+		d.retry.Stop()
+	}
+	if d.queued != nil {
+		d.queued.err = errStopping
+		close(d.queued.drained)
+		close(d.queued.done)
+		d.queued = nil
+	}
+	if d.op != nil {
+		d.op.cancel() // it undoes itself, and finish goes on here
+		return
+	}
+	d.continueStop()
+}
+
+// continueStop asks what kind of stop this is. On a restart of the service the worker stays: the next supervisor
+// adopts it, and hands off to a new one. A stop, and what cannot be told, drains.
+func (d *Daemon) continueStop() {
+	go func() {
+		kind, began, limit := "", time.Now(), time.Duration(0)
+		if d.manager.store != nil {
+			kind, limit = d.manager.jobType(), d.manager.stopTimeout()
+		}
+		d.Do(func(*sockets.Set) {
+			if strings.Contains(kind, "restart") {
+				d.leave()
+				return
+			}
+			d.drainAll(began, limit)
+		})
+	}()
+}
+
+// leave ends this process and nothing else. If no worker serves at the moment, clients wait for the next one's in the
+// sockets, which are in the FD store.
+func (d *Daemon) leave() {
+	d.log.Info("the service is restarted: the next supervisor replaces the worker, which serves until then", "generation", d.lastServed(), "worker", d.serving.PID())
+	d.keeper.handoffWanted = true
+	d.manager.notify("STOPPING=1")
+	for _, dr := range d.drains {
+		dr.cancel()
+	}
+	d.save()
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := d.keeper.store.Barrier(ctx); err != nil {
+			d.Note(handoff.Warning, "systemd has not confirmed the stored state: "+err.Error())
+		}
+		d.exit <- nil
+	}()
+}
+
+// drainAll ends the worker and every older generation, and lets go of the sockets first, so that a port refuses as
+// soon as the worker closes it. Escalation begins early enough to end before systemd's limit for a stop, whatever
+// drain.timeout says: after that limit systemd would leave what still lives to nobody.
+func (d *Daemon) drainAll(began time.Time, limit time.Duration) {
+	d.manager.notify("STOPPING=1", "STATUS=draining")
+	if g := d.serving; g != nil {
+		g.State = handoff.Draining
+		d.serving = nil
+		d.startDrain(g, nowhere, nil)
+	}
+	for _, s := range d.held.Ordered(nil) {
+		path := ""
+		if s.Origin == sockets.Bound && strings.HasPrefix(s.Info.Network, "unix") && !strings.HasPrefix(s.Info.Address, "@") {
+			path = s.Info.Address
+		}
+		d.held.Remove(s)
+		if path != "" {
+			os.Remove(path)
+		}
+	}
+	for _, p := range d.pushed {
+		p.FD.Close()
+	}
+	d.pushed = nil
+	d.save()
+	var waiting []chan struct{}
+	for g, dr := range d.drains {
+		waiting = append(waiting, dr.done)
+		if d.hurry {
+			dr.hurryUp()
+		}
+		if limit > 0 {
+			time.AfterFunc(max(0, time.Until(began.Add(limit-escalation(g.Config)))), dr.hurryUp)
+		}
+	}
+	go func() {
+		for _, done := range waiting {
+			<-done
+		}
+		d.exit <- nil
+	}()
+}
+
+// escalation is how long the escalation of a generation may take, with something to spare.
+func escalation(cfg *config.Config) time.Duration {
+	total := 5 * time.Second
+	for _, e := range cfg.Drain.Escalate {
+		total += e.Wait
+	}
+	return total
+}
