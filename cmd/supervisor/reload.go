@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/8265a91a/supervisor/internal/control"
+	"github.com/8265a91a/supervisor/internal/supervisor"
+	"github.com/8265a91a/supervisor/internal/text"
+)
+
+var reloadCommand = command{
+	name:    "reload",
+	summary: "replace the worker by a new generation, and say how that went",
+	usage: `usage: supervisor reload NAME [--drained] [--runtime-dir DIR]
+
+Starts a new generation of the worker, waits until it is ready, and lets the old one drain. Prints each step.
+When anything fails before the new generation serves, the old one serves on and nothing has changed.
+
+  --drained   return only when the old generation has ended, not as soon as the new one serves
+
+exit codes: 0 the new generation serves, 1 failed and the old one still serves, 3 the service is not running
+
+examples:
+  supervisor reload web
+  systemctl reload supervisor@web      # the same, through the unit
+`,
+	prepare: func(f *flags) func(*env, []string) error {
+		var drained bool
+		f.toggle("--drained", &drained)
+		return func(e *env, operands []string) error { return reload(e, operands, drained) }
+	},
+}
+
+func reload(e *env, operands []string, drained bool) error {
+	name, err := e.oneName(operands)
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	client, err := e.dial(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	result, err := client.Reload(ctx, drained, e.showEvent)
+	if errors.Is(err, control.ErrLost) {
+		return hinted{fmt.Errorf("reload %s: %w", name, err), "supervisor status " + name + " shows what became of it"}
+	}
+	if err != nil {
+		return fmt.Errorf("reload %s: %w", name, err)
+	}
+	return e.conclude(name, result)
+}
+
+func (e *env) showEvent(event control.Event) {
+	switch event.Type {
+	case control.TypeStep:
+		if event.Step != nil {
+			fmt.Fprintln(e.stdout, stepLine(*event.Step))
+		}
+	case control.TypeNote:
+		fmt.Fprintln(e.stdout, text.Printable(event.Text))
+	case control.TypeWarning:
+		fmt.Fprintf(e.stderr, "supervisor: warning: %s\n", text.Printable(event.Text))
+	}
+}
+
+func stepLine(s control.Step) string {
+	took := short(time.Duration(s.Took))
+	if s.Skipped {
+		took = "skipped"
+	}
+	line := fmt.Sprintf("%-10s %9s", s.Name, took)
+	if s.Note != "" {
+		line += "  " + s.Note
+	}
+	if s.Err != "" {
+		line += "  failed: " + s.Err
+	}
+	return text.Printable(strings.TrimRight(line, " "))
+}
+
+// conclude prints the result, with the worker's last words where it failed.
+func (e *env) conclude(name string, r control.Result) error {
+	if r.OK {
+		fmt.Fprintf(e.stdout, "%s: generation %d (pid %d) serves after %s\n", name, r.Generation, r.PID, short(time.Duration(r.Took)))
+		return nil
+	}
+	e.fail(r.Error, "")
+	output := r.Output
+	if output == "" && r.Failed != nil && os.Geteuid() == 0 {
+		output = supervisor.JournalWords(r.Failed.PID, r.Failed.Since)
+	}
+	for line := range strings.Lines(output) {
+		fmt.Fprintf(e.stderr, "supervisor: output: %s\n", text.Printable(strings.TrimRight(line, "\r\n")))
+	}
+	if r.Hint != "" {
+		fmt.Fprintf(e.stderr, "supervisor: hint: %s\n", text.Printable(r.Hint))
+	}
+	return errReported
+}

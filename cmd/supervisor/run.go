@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
+
+	"github.com/8265a91a/supervisor/internal/config"
+	"github.com/8265a91a/supervisor/internal/supervisor"
+)
+
+var runCommand = command{
+	name:    "run",
+	summary: "the daemon of one service (ExecStart)",
+	usage: `usage: supervisor run NAME [--config FILE]
+
+Holds the sockets of the service, keeps one worker serving on them, and replaces
+it when asked to (systemctl reload, SIGHUP or SIGUSR2). Started by systemd it
+adopts the workers and sockets that an earlier supervisor left.
+
+flags:
+  --config FILE       in the place of /etc/supervisor/NAME.toml; NAME may be left out then and is the file's name
+  --runtime-dir DIR   in the place of /run/supervisor (or set SUPERVISOR_RUNTIME_DIR)
+
+signals: SIGHUP and SIGUSR2 reload, SIGTERM and SIGINT drain and stop (twice: at once)
+
+examples:
+  supervisor run web
+  supervisor run --config ./web.toml --runtime-dir /tmp/supervisor
+`,
+	prepare: func(f *flags) func(*env, []string) error {
+		var file string
+		f.text("--config", &file)
+		return func(e *env, operands []string) error { return e.daemon(operands, file) }
+	},
+}
+
+func (e *env) daemon(operands []string, file string) error {
+	if file != "" && len(operands) == 0 {
+		operands = []string{strings.TrimSuffix(filepath.Base(file), ".toml")}
+	}
+	name, err := e.oneName(operands)
+	if err != nil {
+		return err
+	}
+	if file == "" {
+		file = filepath.Join("/etc/supervisor", name+".toml")
+	}
+	// The daemon changes its directory for no worker; relative paths would break with the next exec.
+	if file, err = filepath.Abs(file); err != nil {
+		return err
+	}
+	runtime, err := filepath.Abs(filepath.Join(e.runtimeDir, name))
+	if err != nil {
+		return err
+	}
+	err = supervisor.Run(context.Background(), supervisor.Options{
+		Name: name, ConfigPath: file, RuntimeDir: runtime, Version: programVersion(), Log: slog.New(newLogHandler(e.stderr)),
+	})
+	var mistakes config.Errors
+	if errors.As(err, &mistakes) {
+		return hinted{err, "supervisor check " + name + " shows the same without starting anything"}
+	}
+	return err
+}
+
+// preflight is what a running supervisor starts a new binary with before it makes it its own (see reexec).
+func preflight(e *env, args []string) int {
+	if len(args) != 2 {
+		return e.report(usageError{"preflight is for the supervisor itself", ""})
+	}
+	return e.report(supervisor.Preflight(args[0], args[1]))
+}
