@@ -1,0 +1,46 @@
+// Package graceful makes a Go server a good worker: it takes its sockets from
+// whoever started it, says when it is ready, and stops without losing a request.
+//
+//	w, err := graceful.New(graceful.Options{})
+//	if err != nil {
+//		log.Fatal(err)
+//	}
+//	l, err := w.Listen("http", "tcp", "127.0.0.1:8080")
+//	if err != nil {
+//		log.Fatal(err)
+//	}
+//	w.HTTP(l, &http.Server{Handler: mux})
+//	log.Fatal(w.Run(context.Background()))
+//
+// The same program runs under the supervisor, under a plain systemd service with
+// socket activation, and by hand: a socket that nobody passed is bound.
+//
+// # The order of a drain
+//
+// SIGTERM, SIGINT or the end of Run's context begin it:
+//
+//  1. STOPPING=1; the listeners are closed. Other holders of the sockets (the next
+//     generation, the supervisor, systemd) keep them, so that nothing is refused.
+//  2. What was accepted is served, also where the request is still to come:
+//     [http.Server.Shutdown] would close such connections (Go 1.25 and later even
+//     after it has read the request, golang/go#75591), so it is not called yet.
+//     Answers say Connection: close, in HTTP/2 they bring GOAWAY.
+//  3. Connections that were idle have [Options].Idle for one more request, then
+//     they are closed; those that have never sent one have [Options].Grace.
+//  4. Shutdown, and Run returns. [Options].Timeout bounds all of it, and a second
+//     signal ends it at once.
+//
+// A signal between two generations that share a socket costs nothing then. What
+// remains is HTTP/1.1's own race: a request that a client sends on a kept
+// connection in the moment in which that is closed.
+//
+// # Between generations
+//
+// [Worker.Keep] stores a blob under a name in the FD store of whoever started this
+// process, [Worker.State] reads it in the next generation; [Worker.KeepConn] and
+// [Worker.File] do so with descriptors. [Worker.Getsocks] serves the listening
+// sockets by HAProxy's _getsocks protocol.
+//
+// Go makes every socket that it listens on non-blocking, for all who share it.
+// Linux 5.10 or newer; systemd 227 for names, 246 for the store's barrier.
+package graceful

@@ -1,0 +1,296 @@
+package graceful_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/8265a91a/supervisor/internal/fdstoretest"
+	"github.com/8265a91a/supervisor/internal/sys"
+	"github.com/8265a91a/supervisor/pkg/getsocks"
+	"github.com/8265a91a/supervisor/pkg/graceful"
+	"github.com/8265a91a/supervisor/test/load"
+)
+
+// TestTenReplacementsLoseNothing shares one socket between two generations, with nobody to steer, ten times.
+func TestTenReplacementsLoseNothing(t *testing.T) {
+	tests := map[string]struct {
+		role    string
+		spec    sys.ListenSpec
+		clients map[load.Class]int
+	}{
+		"http": {"http", sys.ListenSpec{Network: "tcp", Host: "127.0.0.1"},
+			map[load.Class]int{load.New: 3, load.Late: 6, load.Keep: 3, load.Slow: 2}},
+		"http unix": {"http", sys.ListenSpec{Network: "unix", Path: filepath.Join(t.TempDir(), "s")},
+			map[load.Class]int{load.New: 3, load.Late: 6}},
+		"conns":   {"conns", sys.ListenSpec{Network: "tcp", Host: "127.0.0.1"}, map[load.Class]int{load.New: 3, load.Late: 6}},
+		"packets": {"packets", sys.ListenSpec{Network: "udp", Host: "127.0.0.1"}, map[load.Class]int{load.UDP: 3}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			result := replace(t, test.role, test.spec, test.clients, 10)
+			if result.Failures() > 0 || result.IdleClosed() > 0 {
+				t.Errorf("lost requests: %s", result)
+			}
+			t.Logf("%s", result)
+		})
+	}
+}
+
+// TestTheLoadSeesLosses replaces a server that calls Shutdown on its signal: if nothing were lost then, the test above
+// would prove nothing.
+func TestTheLoadSeesLosses(t *testing.T) {
+	result := replace(t, "naive", sys.ListenSpec{Network: "tcp", Host: "127.0.0.1"}, map[load.Class]int{load.New: 3, load.Late: 9}, 5)
+	if result.Failures() == 0 {
+		t.Skipf("Shutdown of %s closes no connection that it has accepted (golang/go#75591): %s", runtime.Version(), result)
+	}
+	t.Logf("%s", result)
+}
+
+// replace puts n generations, one after the other, in the place of the first under load.
+func replace(t *testing.T, role string, spec sys.ListenSpec, clients map[load.Class]int, n int) load.Result {
+	t.Helper()
+	fd, s := open(t, spec)
+	m := fdstoretest.New(t)
+	m.AddSocketUnit(t, "web", fd.Num())
+	old := start(t, m, role)
+	run := load.Start(context.Background(), load.Options{Target: load.Target{Network: s.Network, Address: s.Address},
+		Clients: clients, SlowPath: "/slow?ms=300", Pause: time.Millisecond})
+	for range n {
+		next := start(t, m, role)
+		begun := run.Sent()
+		if status := old.stop(t, syscall.SIGTERM); status.ExitStatus() != 0 {
+			t.Errorf("the drained generation ended with status %d", status.ExitStatus())
+		}
+		for run.Sent() < begun+20 {
+			time.Sleep(time.Millisecond)
+		}
+		old = next
+	}
+	return run.Stop()
+}
+
+// TestRunsOnItsOwn has nobody who passes anything.
+func TestRunsOnItsOwn(t *testing.T) {
+	for _, key := range []string{"LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"} {
+		t.Setenv(key, "")
+		os.Unsetenv(key)
+	}
+	w, err := graceful.New(graceful.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := w.Listen("web", "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.HTTP(l, &http.Server{Handler: http.NotFoundHandler()})
+	if err := w.Keep("state", nil); !errors.Is(err, graceful.ErrNoManager) {
+		t.Errorf("keep without a manager: %v", err)
+	}
+	if _, err := w.State("state"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("state without a manager: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	resp, err := http.Get("http://" + l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if _, err := net.Dial("tcp", l.Addr().String()); err == nil {
+		t.Error("the socket outlived Run")
+	}
+}
+
+// TestDrainWaits checks which connections a drain waits for, and for how long.
+func TestDrainWaits(t *testing.T) {
+	const idle, grace, timeout = 150 * time.Millisecond, 400 * time.Millisecond, 900 * time.Millisecond
+	const request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+	tests := map[string]struct {
+		sent   string // before the drain
+		during string // after it began
+		least  time.Duration
+		most   time.Duration
+		answer string
+		fails  bool
+	}{
+		"nothing sent":       {"", "", grace, timeout, "", false},
+		"sent late":          {"", request, 0, grace, "200 OK", false},
+		"half a request":     {"GET / HTTP/1.1\r\n", "Host: x\r\n\r\n", 0, grace, "200 OK", false},
+		"idle":               {request, "", idle, grace, "200 OK", false},
+		"idle, asks again":   {request, request, 0, idle, "200 OK", false},
+		"handler takes time": {"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n", "", 200 * time.Millisecond, timeout, "200 OK", false},
+		"handler never ends": {"GET /never HTTP/1.1\r\nHost: x\r\n\r\n", "", timeout, 10 * timeout, "", true},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			w, err := graceful.New(graceful.Options{Idle: idle, Grace: grace, Timeout: timeout})
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err := w.Listen("web", "tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			accepted, handled := make(chan bool, 1), make(chan bool, 4)
+			hook := func(_ net.Conn, state http.ConnState) {
+				if state == http.StateNew {
+					accepted <- true
+				}
+			}
+			w.HTTP(l, &http.Server{ConnState: hook, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				handled <- true
+				switch r.URL.Path {
+				case "/slow":
+					time.Sleep(300 * time.Millisecond)
+				case "/never":
+					<-r.Context().Done()
+				}
+			})})
+			ctx, cancel := context.WithCancel(context.Background())
+			ended := make(chan error, 1)
+			go func() { ended <- w.Run(ctx) }()
+			c, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if _, err := io.WriteString(c, test.sent); err != nil {
+				t.Fatal(err)
+			}
+			if test.sent == request {
+				if _, err := c.Read(make([]byte, 4096)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			<-accepted
+			if strings.HasSuffix(test.sent, "\r\n\r\n") {
+				<-handled
+			}
+			begun := time.Now()
+			cancel()
+			<-w.Draining()
+			if _, err := io.WriteString(c, test.during); err != nil {
+				t.Fatal(err)
+			}
+			answer, _ := io.ReadAll(c)
+			err = <-ended
+			took := time.Since(begun)
+			if (err != nil) != test.fails || took < test.least || took > test.most {
+				t.Errorf("drained in %v, want %v to %v: %v", took, test.least, test.most, err)
+			}
+			if test.during+test.answer != "" && test.sent+test.during != request && !strings.Contains(string(answer), test.answer) {
+				t.Errorf("answer %q", answer)
+			}
+			if test.during != "" && !strings.Contains(string(answer), "Connection: close") {
+				t.Errorf("answer without a goodbye: %q", answer)
+			}
+		})
+	}
+}
+
+func TestStateReachesTheNextGeneration(t *testing.T) {
+	m := fdstoretest.New(t)
+	for i := range 3 {
+		g := start(t, m, "state")
+		if status := g.stop(t, syscall.SIGTERM); status.ExitStatus() != 0 {
+			t.Fatalf("generation %d ended with %v", i, status)
+		}
+		want := strconv.Itoa(i + 1)
+		entries := m.Entries()
+		if len(entries) != 1 || entries[0].Name != "count" {
+			t.Fatalf("stored: %v", m.Names())
+		}
+		if data, err := sys.ReadMemfd(entries[0].FD.Num(), 100); string(data) != want || err != nil {
+			t.Errorf("generation %s kept %q, %v", want, data, err)
+		}
+	}
+}
+
+func TestGetsocksServesTheSockets(t *testing.T) {
+	fd, s := open(t, sys.ListenSpec{Network: "tcp", Host: "127.0.0.1"})
+	m := fdstoretest.New(t)
+	m.AddSocketUnit(t, "web.socket", fd.Num())
+	path := filepath.Join(t.TempDir(), "g")
+	g := start(t, m, "http", "GETSOCKS="+path)
+	sockets, err := getsocks.Fetch(context.Background(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer getsocks.CloseAll(sockets)
+	if len(sockets) != 1 {
+		t.Fatalf("%d sockets", len(sockets))
+	}
+	if got, err := sys.Inspect(sockets[0].FD.Num()); err != nil || got.Cookie != s.Cookie {
+		t.Errorf("got %+v (%v), want %+v", got, err, s)
+	}
+	g.stop(t, syscall.SIGTERM)
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the path was left: %v", err)
+	}
+}
+
+// TestClaim checks which passed socket a name and address get.
+func TestClaim(t *testing.T) {
+	web, webInfo := open(t, sys.ListenSpec{Network: "tcp", Host: "127.0.0.1"})
+	other, otherInfo := open(t, sys.ListenSpec{Network: "tcp", Host: "127.0.0.1"})
+	for name, address := range map[string]string{"by name": "127.0.0.1:1", "by address": webInfo.Address} {
+		t.Run(name, func(t *testing.T) {
+			m := fdstoretest.New(t)
+			m.AddSocketUnit(t, "other", other.Num())
+			passedAs := "web"
+			if name == "by address" {
+				passedAs = "app.socket"
+			}
+			m.AddSocketUnit(t, passedAs, web.Num())
+			g := start(t, m, "http", "NETWORK=tcp", "ADDRESS="+address)
+			resp, err := http.Get("http://" + webInfo.Address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			http.DefaultClient.CloseIdleConnections()
+			// What nobody asked for is not held.
+			if open := socketInodes(t, g.pid); slices.Contains(open, otherInfo.Inode) || !slices.Contains(open, webInfo.Inode) {
+				t.Errorf("the worker holds %v, want %d and not %d", open, webInfo.Inode, otherInfo.Inode)
+			}
+		})
+	}
+}
+
+func socketInodes(t *testing.T, pid int) []uint64 {
+	t.Helper()
+	dir := "/proc/" + strconv.Itoa(pid) + "/fd"
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inodes []uint64
+	for _, e := range entries {
+		target, _ := os.Readlink(filepath.Join(dir, e.Name()))
+		if n, ok := strings.CutPrefix(target, "socket:["); ok {
+			inode, _ := strconv.ParseUint(strings.TrimSuffix(n, "]"), 10, 64)
+			inodes = append(inodes, inode)
+		}
+	}
+	return inodes
+}
