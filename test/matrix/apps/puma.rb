@@ -1,0 +1,2 @@
+bind "tcp://@ADDR@"
+threads 4, 16

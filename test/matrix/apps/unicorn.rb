@@ -1,0 +1,3 @@
+preload_app true
+listen "@ADDR@"
+worker_processes 4

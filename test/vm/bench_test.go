@@ -1,0 +1,214 @@
+//go:build vm
+
+package vm
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const benchRounds = 7
+
+// TestBench prints the figures of the budget beside what kernel and worker need without a supervisor.
+func TestBench(t *testing.T) {
+	if inside() {
+		t.Skip("the figures are those of a container")
+	}
+	m := Boot(t, "trixie")
+	b := &bench{Machine: m}
+	for _, n := range []int{5, 1000, 10000} {
+		b.reload(n)
+	}
+	b.idle()
+	b.killed()
+	b.adoption()
+	size, err := os.Stat(m.Path("/usr/bin/supervisor"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.row("binary", fmt.Sprintf("%.1f MB", float64(size.Size())/1e6), "", "5 MB")
+	fmt.Printf("\n%-52s %-12s %-26s %s\n%s\n%s", "figure", "measured", "floor", "budget", strings.Repeat("-", 104), b.table.String())
+	fmt.Printf("\nsystemd %d, %s processors, median of %d\n", m.Systemd, strings.TrimSpace(m.Run("nproc")), benchRounds)
+}
+
+type bench struct {
+	*Machine
+	table strings.Builder
+}
+
+func (b *bench) row(figure, measured, floor, budget string) {
+	fmt.Fprintf(&b.table, "%-52s %-12s %-26s %s\n", figure, measured, floor, budget)
+}
+
+func (b *bench) service(name string, sockets, port int) *service {
+	var tables strings.Builder
+	for i := range sockets {
+		tables.WriteString(socketTable(fmt.Sprintf("s%d", i), fmt.Sprintf("127.0.0.1:%d", port+i)))
+	}
+	toml := goWorker(name, tables.String())
+	toml = replace(b.t, toml, "[drain]", "[drain]\ndivert = \"none\"")
+	toml = replace(b.t, toml, `settle = "100ms"`, `settle = "0s"`)
+	s := b.Machine.service(name, toml, "[Service]\nLimitNOFILE=20000\n")
+	s.arguments("-accept=epoll")
+	return s.start()
+}
+
+func (b *bench) reload(sockets int) {
+	s := b.service(fmt.Sprintf("bench%d", sockets), sockets, 20000)
+	defer s.TrySystemctl("stop", s.unit)
+	var own, whole, pid1 []time.Duration
+	for range benchRounds {
+		before := s.pid1CPU()
+		if r := s.supervisor("reload", s.name, "--drained"); r.Code != 0 {
+			b.t.Fatalf("reload with %d sockets: %s", sockets, r.Stderr)
+		}
+		pid1 = append(pid1, s.pid1CPU()-before)
+		trace := s.status().Handoffs[0]
+		mine, start := time.Duration(trace.Took), time.Duration(0)
+		for _, step := range trace.Steps {
+			switch step.Name {
+			case "check":
+				mine -= time.Duration(step.Took)
+			case "ready":
+				mine -= time.Duration(step.Took)
+				start += time.Duration(step.Took)
+			case "spawn":
+				start += time.Duration(step.Took)
+			}
+		}
+		own, whole = append(own, mine), append(whole, start)
+	}
+	floor := strings.Fields(s.Sh(fmt.Sprintf("ulimit -n 20000; bench %d worker -accept epoll | tail -n1", sockets)))
+	budget := map[int]string{5: "5ms", 1000: "50ms", 10000: "500ms"}[sockets]
+	of := fmt.Sprintf(", %d sockets", sockets)
+	b.row("reload, the supervisor's own share"+of, ms(middle(own)), "SCM_RIGHTS trip "+nanoseconds(b.t, floor[1]), budget)
+	b.row("reload, spawn until ready"+of, ms(middle(whole)), "bare "+nanoseconds(b.t, floor[0]), "")
+	b.row("reload, processor time of PID 1"+of, ms(middle(pid1)), "", "10ms")
+}
+
+func (b *bench) idle() {
+	s := b.service("benchidle", 5, 20000)
+	defer s.TrySystemctl("stop", s.unit)
+	s.reload()
+	s.drained(1)
+	// The runtime gives memory back to the kernel for some seconds after work.
+	time.Sleep(15 * time.Second)
+	before := s.switches()
+	const watch = 30 * time.Second
+	time.Sleep(watch)
+	wakeups := s.switches() - before
+	b.row("idle, resident memory", fmt.Sprintf("%.1f MB", float64(s.usage().rss)*1024/1e6), "", "6 MB")
+	b.row("idle, wake-ups in 30 s of all threads", strconv.Itoa(wakeups), "watchdog: 2", "")
+}
+
+// switches is the number of times that a thread of the supervisor went to sleep.
+func (s *service) switches() int {
+	s.t.Helper()
+	sum := 0
+	pid := strconv.Itoa(s.MainPID(s.unit))
+	for _, f := range strings.Fields(s.Sh("cat /proc/" + pid + "/task/*/status | awk '/^voluntary_ctxt/ {print $2}'")) {
+		n, err := strconv.Atoi(f)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		sum += n
+	}
+	return sum
+}
+
+func (b *bench) killed() {
+	s := b.service("benchkill", 5, 20000)
+	defer s.TrySystemctl("stop", s.unit)
+	var spawned, answered []time.Duration
+	for range benchRounds {
+		// The back-off of the restart begins anew only after a minute of serving, but a reload begins anew as well.
+		s.reload()
+		s.drained(1)
+		old := s.answers("127.0.0.1:20000")
+		pid := s.hostPID(old)
+		start := time.Now()
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			b.t.Fatal(err)
+		}
+		s.Eventually(20*time.Second, func() string {
+			if pid, text := s.Worker("127.0.0.1:20000"); pid == 0 || pid == old {
+				return text
+			}
+			return ""
+		})
+		answered = append(answered, time.Since(start))
+		trace := s.status().Handoffs[0]
+		at := trace.Started.Sub(start)
+		for _, step := range trace.Steps {
+			at += time.Duration(step.Took)
+			if step.Name == "spawn" {
+				break
+			}
+		}
+		spawned = append(spawned, at)
+	}
+	b.row("worker killed, until the next is spawned", ms(middle(spawned)), "", "5ms")
+	b.row("worker killed, until the next answers", ms(middle(answered)), "", "")
+}
+
+func (b *bench) adoption() {
+	s := b.service("benchadopt", 5, 20000)
+	defer s.TrySystemctl("stop", s.unit)
+	var took []time.Duration
+	for range benchRounds {
+		s.killSupervisor()
+		started, err1 := strconv.Atoi(s.Property(s.unit, "ExecMainStartTimestampMonotonic"))
+		active, err2 := strconv.Atoi(s.Property(s.unit, "ActiveEnterTimestampMonotonic"))
+		if err1 != nil || err2 != nil {
+			b.t.Fatal(err1, err2)
+		}
+		took = append(took, time.Duration(active-started)*time.Microsecond)
+	}
+	b.row("adoption, exec until READY=1", ms(middle(took)), "", "50ms")
+}
+
+// hostPID is the host's number of a process of the container.
+func (m *Machine) hostPID(pid int) int {
+	m.t.Helper()
+	home, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", m.pid1))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	all, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range all {
+		if ns, err := os.Readlink(dir + "/ns/pid"); err != nil || ns != home {
+			continue
+		}
+		status, _ := os.ReadFile(dir + "/status")
+		for line := range strings.Lines(string(status)) {
+			if f := strings.Fields(line); len(f) > 1 && f[0] == "NSpid:" && f[len(f)-1] == strconv.Itoa(pid) {
+				n, _ := strconv.Atoi(filepath.Base(dir))
+				return n
+			}
+		}
+	}
+	m.t.Fatalf("process %d of the container is not found", pid)
+	return 0
+}
+
+func middle(all []time.Duration) time.Duration {
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/1e6) }
+
+func nanoseconds(t testing.TB, text string) string {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ms(time.Duration(n))
+}

@@ -1,0 +1,193 @@
+//go:build vm
+
+package vm
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/8265a91a/supervisor/internal/control"
+	"github.com/8265a91a/supervisor/test/load"
+)
+
+// haproxy is a service with HAProxy as the worker; body is the rest of its haproxy.cfg after the frontend's name,
+// with its bind lines first.
+func (m *Machine) haproxy(name, body string) *service {
+	m.t.Helper()
+	s := m.service(name, fmt.Sprintf(`
+[worker]
+command = ["/usr/sbin/haproxy", "-db", "-f", "/etc/haproxy/%[1]s.cfg", "-x", "sockpair@${getsocks_fd}"]
+check   = ["/usr/sbin/haproxy", "-c", "-f", "/etc/haproxy/%[1]s.cfg"]
+sockets = ["getsocks"]
+
+[ready]
+when   = ["haproxy"]
+socket = "/run/supervisor/%[1]s/admin.sock"
+timeout = "20s"
+
+[drain]
+divert = "none"
+signal = "SIGUSR1"
+
+[handoff]
+fetch    = "getsocks"
+getsocks = "/run/supervisor/%[1]s/admin.sock"
+`, name), "")
+	s.haproxyConfig(body)
+	return s
+}
+
+func (s *service) haproxyConfig(body string) {
+	s.t.Helper()
+	s.WriteFile("/etc/haproxy/"+s.name+".cfg", fmt.Sprintf(`global
+    stats socket /run/supervisor/%s/admin.sock mode 600 level admin expose-fd listeners
+    nbthread 1
+defaults
+    mode http
+    option idle-close-on-response
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+frontend web
+%s
+    http-request return status 200 content-type text/plain lf-string "pid=%%pid\n"
+`, s.name, body))
+}
+
+func binds(lines ...string) string { return "    bind " + strings.Join(lines, "\n    bind ") }
+
+// site makes the certificate /etc/haproxy/site.pem.
+func (m *Machine) site() {
+	m.t.Helper()
+	m.Sh("mkdir -p /etc/haproxy && cd /etc/haproxy && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test -keyout key.pem -out cert.pem 2>/dev/null && cat cert.pem key.pem > site.pem")
+}
+
+// The case of the origin: HAProxy with its admin socket and four listeners.
+var _ = scenario("a-origin", func(t *testing.T, m *Machine) {
+	m.site()
+	s := m.haproxy("origin", binds("127.0.0.1:55555", "127.0.0.1:9000", "127.0.0.1:9443 ssl crt /etc/haproxy/site.pem", "127.0.0.1:9001 accept-proxy")).start()
+
+	r := s.supervisor("fetch", "/run/supervisor/origin/admin.sock", "--json")
+	for _, want := range []string{"55555", "9000", "9443", "9001", "admin.sock"} {
+		if !strings.Contains(r.Stdout, want) {
+			t.Errorf("supervisor fetch does not list %s:\n%s%s", want, r.Stdout, r.Stderr)
+		}
+	}
+	ports := []int{55555, 9000, 9443, 9001}
+	before := s.inodesOf(ports)
+	for _, by := range []string{"systemctl", "SIGUSR2", "SIGHUP"} {
+		old := s.answers("127.0.0.1:9000")
+		clients := map[load.Class]int{load.New: 2, load.Keep: 1}
+		handoff := func() { s.reloadBy(by, "127.0.0.1:9000", old) }
+		s.underLoad("a origin, plain, "+by, tcp(9000), clients, func() {
+			tls := tcp(9443)
+			tls.TLS = true
+			s.underLoad("a origin, TLS, "+by, tls, clients, handoff)
+		})
+		if after := s.inodesOf(ports); !slices.Equal(before, after) {
+			t.Errorf("%s: listening inodes %v, before %v", by, after, before)
+		}
+		s.drained(1)
+		if s.Alive(old) {
+			t.Errorf("%s: old worker %d is alive", by, old)
+		}
+	}
+	status := s.supervisor("status", "origin")
+	if status.Code != 0 || strings.Count(status.Stdout, "drained: exit code 0") < 3 {
+		t.Errorf("status does not tell what happened to the old workers (exit %d):\n%s%s", status.Code, status.Stdout, status.Stderr)
+	}
+})
+
+func (s *service) inodesOf(ports []int) []uint64 {
+	s.t.Helper()
+	var all []uint64
+	for _, p := range ports {
+		all = append(all, s.ListeningInodes(p)...)
+	}
+	return all
+}
+
+// reloadBy reloads by systemctl or a signal to the supervisor, and waits until another worker than old answers.
+func (s *service) reloadBy(by, address string, old int) {
+	s.t.Helper()
+	switch by {
+	case "SIGUSR2":
+		s.Kill(s.MainPID(s.unit), syscall.SIGUSR2)
+	case "SIGHUP":
+		s.Kill(s.MainPID(s.unit), syscall.SIGHUP)
+	default:
+		s.reload()
+	}
+	s.Eventually(20*time.Second, func() string {
+		if pid, text := s.Worker(address); pid == 0 || pid == old {
+			return fmt.Sprintf("worker %d answers %s", pid, text)
+		}
+		return ""
+	})
+}
+
+// A hundred reloads lose nothing, on new connections and on kept ones.
+var _ = scenario("b-hundred-reloads", func(t *testing.T, m *Machine) {
+	s := m.haproxy("hundred", binds("127.0.0.1:6100", "127.0.0.1:6101")).start()
+	before := s.inodesOf([]int{6100, 6101})
+	const reloads = 100
+	result := s.underLoad("b 100 reloads", tcp(6100), map[load.Class]int{load.New: 2, load.Keep: 2, load.Late: 4}, func() {
+		for range reloads {
+			s.reload()
+		}
+	})
+	if n := len(result.Workers()); n < reloads {
+		t.Errorf("only %d workers answered over %d reloads", n, reloads)
+	}
+	if idle := result.IdleClosed(); idle > 0 {
+		t.Errorf("%d kept connections were closed while idle, in spite of idle-close-on-response", idle)
+	}
+	if after := s.inodesOf([]int{6100, 6101}); !slices.Equal(before, after) {
+		t.Errorf("listening inodes %v, before %v", after, before)
+	}
+	s.drained(1)
+})
+
+// A worker killed under load: what arrives meanwhile waits in the backlog.
+var _ = scenario("d-worker-killed", func(t *testing.T, m *Machine) {
+	s := m.haproxy("killed", binds("127.0.0.1:6200")).start()
+	for range 5 {
+		old := s.answers("127.0.0.1:6200")
+		var killed time.Time
+		result := m.whileLoaded(load.Options{Target: tcp(6200), Pause: 2 * time.Millisecond, Clients: map[load.Class]int{load.New: 2}}, func() {
+			killed = time.Now()
+			s.Kill(old, syscall.SIGKILL)
+			s.Eventually(20*time.Second, func() string {
+				if pid, text := s.Worker("127.0.0.1:6200"); pid == 0 || pid == old {
+					return "no other worker answers: " + text
+				}
+				return ""
+			})
+			// The worker answers a moment before its supervisor knows that it is ready and writes the record.
+			var restart control.Trace
+			s.Eventually(5*time.Second, func() string {
+				if restart = s.status().Handoffs[0]; restart.Started.Before(killed) {
+					return "the last handoff on record is older than the kill"
+				}
+				return ""
+			})
+			spawned := restart.Started.Sub(killed)
+			for _, step := range restart.Steps {
+				if spawned += time.Duration(step.Took); step.Name == "spawn" {
+					break
+				}
+			}
+			m.note(fmt.Sprintf("d worker killed: next one spawned after %s, answered after %s", spawned.Round(100*time.Microsecond), time.Since(killed).Round(time.Millisecond)))
+		})
+		m.report("d worker killed", result)
+		// What the dead worker had accepted dies with it; nothing else may.
+		c := result.Classes[load.New]
+		if c.Kinds[load.Refused]+c.Kinds[load.Timeout]+c.Kinds[load.Wrong] > 0 || c.Kinds[load.Cut]+c.Kinds[load.Reset] > 2 {
+			t.Errorf("worker killed:\n%s", result)
+		}
+	}
+})

@@ -1,0 +1,192 @@
+//go:build vm
+
+package vm
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/8265a91a/supervisor/test/load"
+)
+
+// Broken and lying input gives one clear error and loses nothing.
+var _ = scenario("l-twelve-mistakes", func(t *testing.T, m *Machine) {
+	m.WriteFile("/etc/supervisor/wrong.toml", `[worker]
+comand = ["/usr/bin/worker"]
+directory = 7
+sockets = ["systmd"]
+
+[ready]
+when = ["sometime"]
+timeout = "soon"
+
+[drain]
+divert = "left"
+signal = "SIGNOTHING"
+escalate = ["SIGTERM"]
+
+[handoff]
+order = "whenever"
+max_draining = -1
+
+[[socket]]
+name = "a:b"
+listen = "127.0.0.1"
+
+[[socket]]
+listen = "tcp:nowhere:99999"
+`)
+	t.Cleanup(func() { m.Remove("/etc/supervisor/wrong.toml") })
+	r := m.Try("supervisor", "check", "/etc/supervisor/wrong.toml")
+	if r.Code != 1 {
+		t.Errorf("check: exit %d", r.Code)
+	}
+	for _, line := range []int{2, 3, 4, 7, 8, 11, 12, 13, 16, 17, 20, 21} {
+		if !strings.Contains(r.Stderr, fmt.Sprintf("wrong.toml:%d", line)) {
+			t.Errorf("check does not tell the mistake in line %d:\n%s", line, r.Stderr)
+		}
+	}
+})
+
+// Clients of the control socket that send garbage, send nothing or never read disturb nobody.
+var _ = scenario("l-control-clients", func(t *testing.T, m *Machine) {
+	s := m.service("ctrl", goWorker("ctrl", socketTable("http", "127.0.0.1:6700")), "")
+	s.arguments()
+	s.start()
+	s.underLoad("l rude control clients", tcp(6700), map[load.Class]int{load.New: 2}, func() {
+		for i, garbage := range []string{"", "\n", "x", strings.Repeat("x", 1<<20), "{}\n", `{"v":1,"op":"reload"}`, `{"v":99,"op":"status"}` + "\n", "\x00\xff\n"} {
+			conn, err := m.Dial(context.Background(), "unix", "/run/supervisor/ctrl/control.sock")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { conn.Close() })
+			_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+			_, _ = io.WriteString(conn, garbage)
+			if i%2 == 0 {
+				conn.Close()
+			}
+		}
+		// One that asks and never reads.
+		conn, err := m.Dial(context.Background(), "unix", "/run/supervisor/ctrl/control.sock")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		_ = conn.SetDeadline(time.Now().Add(time.Second))
+		for range 1000 {
+			if _, err := io.WriteString(conn, `{"v":1,"op":"status"}`+"\n"); err != nil {
+				break
+			}
+		}
+		s.reload()
+	})
+	if state := s.status().State; state != "serving" {
+		t.Errorf("state %q", state)
+	}
+	if r := m.Try("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "supervisor", "status", "ctrl"); r.Code == 0 {
+		t.Errorf("another user may ask for the status:\n%s", r.Stdout)
+	}
+})
+
+// A store that cannot take what must be held fails the reload or the start, and is named.
+var _ = scenario("l-full-store", func(t *testing.T, m *Machine) {
+	few, many := "", ""
+	for i := range 12 {
+		if i < 2 {
+			few += socketTable(fmt.Sprintf("s%d", i), fmt.Sprintf("127.0.0.1:%d", 6710+i))
+		}
+		many += socketTable(fmt.Sprintf("s%d", i), fmt.Sprintf("127.0.0.1:%d", 6710+i))
+	}
+	s := m.service("full", goWorker("full", few), "[Service]\nFileDescriptorStoreMax=10\nRestart=no\n")
+	s.arguments()
+	s.start()
+	stored := s.FDStoreSize(s.unit)
+	s.underLoad("l full FD store", tcp(6710), map[load.Class]int{load.New: 2}, func() {
+		s.reload()
+		s.drained(1)
+		old := s.answers("127.0.0.1:6710")
+		s.WriteFile(s.config(), goWorker("full", many))
+		s.reloadFails("FileDescriptorStoreMax")
+		if pid := s.answers("127.0.0.1:6710"); pid != old {
+			t.Errorf("worker %d answers after the failed reload, want %d", pid, old)
+		}
+		s.Eventually(5*time.Second, func() string {
+			if n := s.FDStoreSize(s.unit); n != stored {
+				return fmt.Sprintf("%d entries in the FD store after the failed reload, before %d", n, stored)
+			}
+			return ""
+		})
+		s.WriteFile(s.config(), goWorker("full", few))
+		s.reload()
+		s.drained(1)
+	})
+	m.Systemctl("stop", s.unit)
+	s.WriteFile(s.config(), goWorker("full", many))
+	if r := m.TrySystemctl("start", s.unit); r.Code == 0 {
+		t.Error("the service starts although its store cannot take its sockets")
+	}
+	if journal := s.Journal(s.unit); !strings.Contains(journal, "supervisor: error: cannot start full: ") {
+		t.Errorf("no clear sentence about the failed start:\n%s", journal)
+	}
+})
+
+// A limit of descriptors that is reached fails the reload and costs nothing.
+var _ = scenario("l-descriptor-limit", func(t *testing.T, m *Machine) {
+	few, many := socketTable("s0", "127.0.0.1:6740"), socketTable("s0", "127.0.0.1:6740")
+	for i := range 100 {
+		many += socketTable(fmt.Sprintf("more%d", i), fmt.Sprintf("unix:/run/limit-%d.sock", i))
+	}
+	s := m.service("limit", goWorker("limit", few), "[Service]\nLimitNOFILE=64\n")
+	s.arguments()
+	s.start()
+	before := s.usage()
+	s.underLoad("l descriptor limit", tcp(6740), map[load.Class]int{load.New: 2}, func() {
+		old := s.answers("127.0.0.1:6740")
+		s.WriteFile(s.config(), goWorker("limit", many))
+		s.reloadFails("too many open files")
+		if pid := s.answers("127.0.0.1:6740"); pid != old {
+			t.Errorf("worker %d answers after the failed reload, want %d", pid, old)
+		}
+		s.WriteFile(s.config(), goWorker("limit", few))
+		s.reload()
+		s.drained(1)
+	})
+	if after := s.usage(); after.stored > before.stored+1 || after.descriptors > before.descriptors+4 {
+		t.Errorf("after the failed reload and a good one %+v, before %+v", after, before)
+	}
+})
+
+// What a wrong parent may pass at start.
+var _ = scenario("l-lying-environment", func(t *testing.T, m *Machine) {
+	lies := map[string]string{
+		"more than there are":   "LISTEN_PID=$$ LISTEN_FDS=5",
+		"negative":              "LISTEN_PID=$$ LISTEN_FDS=-1",
+		"no number":             "LISTEN_PID=$$ LISTEN_FDS=many",
+		"huge":                  "LISTEN_PID=$$ LISTEN_FDS=99999999999999999999",
+		"of somebody else":      "LISTEN_PID=1 LISTEN_FDS=2",
+		"names do not match":    "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=a:b:c",
+		"a file is no listener": "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=a",
+	}
+	runs, port := map[string]<-chan Result{}, 6720
+	for what, environment := range lies {
+		name := fmt.Sprintf("lie%d", port)
+		m.WriteFile("/etc/supervisor/"+name+".toml", goWorker(name, socketTable("http", fmt.Sprintf("127.0.0.1:%d", port))))
+		m.WriteFile("/etc/supervisor/"+name+".args", "")
+		t.Cleanup(func() { m.Remove("/etc/supervisor/"+name+".toml", "/etc/supervisor/"+name+".args", "/tmp/lie") })
+		runs[what] = m.Start("sh", "-c", "exec timeout -k 5 -s TERM 3 sh -c 'export "+environment+"; exec supervisor run --runtime-dir /tmp/lie "+name+"' 3</etc/hostname")
+		port++
+	}
+	for what, run := range runs {
+		r := <-run
+		if strings.Contains(r.Stderr, "panic") || strings.Contains(r.Stderr, "goroutine ") {
+			t.Errorf("%s: supervisor run panics:\n%s", what, r.Stderr)
+		}
+		if what != "of somebody else" && !strings.Contains(r.Stderr, "LISTEN_") && !strings.Contains(r.Stderr, "descriptor") {
+			t.Errorf("%s: no word about what is wrong (exit %d):\n%s", what, r.Code, r.Stderr)
+		}
+	}
+})

@@ -1,0 +1,68 @@
+//go:build vm
+
+package vm
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// scenarioFunc is one case, run on every suite.
+type scenarioFunc func(t *testing.T, m *Machine)
+
+var scenarios = map[string]scenarioFunc{}
+
+// scenario registers a case; its name is the last part of TestScenarios/SUITE/NAME.
+func scenario(name string, run scenarioFunc) struct{} {
+	if scenarios[name] != nil {
+		panic("scenario " + name + " is registered twice")
+	}
+	scenarios[name] = run
+	return struct{}{}
+}
+
+// runScenarios boots one container per suite and runs every scenario on it, one after the other.
+func runScenarios(t *testing.T) {
+	for _, suite := range Suites() {
+		t.Run(suite, func(t *testing.T) {
+			if suite == "sid" {
+				// A moving suite: what it serves today may not even install, and that says nothing about this project.
+				if _, err := Root(suite, "base"); err != nil {
+					t.Skip(err)
+				}
+			}
+			m := Boot(t, suite)
+			t.Logf("systemd %d", m.Systemd)
+			for _, name := range sortedNames() {
+				t.Run(name, func(t *testing.T) { m.With(t).run(scenarios[name]) })
+			}
+		})
+	}
+}
+
+func sortedNames() []string {
+	var names []string
+	for name := range scenarios {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// run runs one scenario and shows what the container logged meanwhile if it failed.
+func (m *Machine) run(scenario scenarioFunc) {
+	t := m.t.(*testing.T)
+	cursor := m.Cursor()
+	defer func() {
+		if t.Failed() {
+			lines := strings.Split(m.try(nil, "journalctl", "-q", "--no-pager", "-o", "short-precise", "--after-cursor", cursor).Stdout, "\n")
+			const most = 150
+			if len(lines) > most {
+				lines = lines[len(lines)-most:]
+			}
+			t.Logf("journal:\n%s", strings.Join(lines, "\n"))
+		}
+	}()
+	scenario(t, m)
+}

@@ -1,0 +1,285 @@
+//go:build vm
+
+package vm
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/8265a91a/supervisor/test/load"
+)
+
+// What administrators do to a service, by mistake too: the port never refuses.
+var _ = scenario("f-systemctl", func(t *testing.T, m *Machine) {
+	m.WriteFile("/etc/systemd/system/ctl.socket", "[Socket]\nListenStream=127.0.0.1:6501\nFileDescriptorName=unit\nService=supervisor@ctl.service\n")
+	s := m.service("ctl", goWorker("ctl", socketTable("bound", "127.0.0.1:6500")), "[Service]\nSockets=ctl.socket\n")
+	t.Cleanup(func() {
+		m.TrySystemctl("stop", "ctl.socket")
+		m.Remove("/etc/systemd/system/ctl.socket")
+	})
+	s.arguments()
+	m.Systemctl("start", "ctl.socket")
+	s.start()
+	clients := map[load.Class]int{load.New: 2, load.Late: 2}
+	steps := []struct {
+		what      string
+		do        func()
+		newWorker bool
+	}{
+		{"daemon-reload", func() { m.Systemctl("daemon-reload") }, false},
+		{"daemon-reexec", func() { m.Systemctl("daemon-reexec") }, false},
+		{"restart", func() { m.Systemctl("restart", s.unit) }, true},
+		{"restart, reload", func() { m.Systemctl("restart", s.unit); s.reload() }, true},
+		{"restart of the socket unit", func() {
+			// systemd refuses to start it again while the service runs, and has closed its own copy by then.
+			m.TrySystemctl("restart", "ctl.socket")
+			m.Systemctl("restart", s.unit)
+		}, true},
+	}
+	for _, step := range steps {
+		t.Run(step.what, func(t *testing.T) {
+			s := &service{Machine: m.With(t), name: s.name, unit: s.unit}
+			inodes := s.inodesOf([]int{6500, 6501})
+			old := s.answers("127.0.0.1:6500")
+			s.underLoad("f "+step.what+", bound", tcp(6500), clients, func() {
+				s.underLoad("f "+step.what+", unit", tcp(6501), clients, step.do)
+			})
+			if pid := s.answers("127.0.0.1:6501"); (pid != old) != step.newWorker {
+				t.Errorf("worker %d answers, before %d", pid, old)
+			}
+			s.drained(1)
+			if after := s.inodesOf([]int{6500, 6501}); !slices.Equal(inodes, after) {
+				t.Errorf("listening inodes %v, before %v", after, inodes)
+			}
+		})
+	}
+})
+
+// A stop ends everything and the ports refuse; power-off is a stop.
+var _ = scenario("f-stop", func(t *testing.T, m *Machine) {
+	s := m.service("stop", replace(t, goWorker("stop", socketTable("http", "127.0.0.1:6510")), `timeout = "10s"`, `timeout = "1s"`), "")
+	s.arguments("-child")
+	s.start()
+	m.Systemctl("stop", s.unit)
+	if pids := s.PIDs(s.unit); len(pids) > 0 {
+		t.Errorf("left after stop: %v", pids)
+	}
+	if got := s.Get("127.0.0.1:6510", "/"); !strings.Contains(got, "refused") {
+		t.Errorf("after stop the port answers %q, want refused", got)
+	}
+	if n := s.FDStoreSize(s.unit); n != 0 {
+		t.Errorf("%d entries in the FD store after stop", n)
+	}
+})
+
+// Several reloads, starts and stops at once: no call lies about its result, nothing hangs.
+var _ = scenario("i-at-once", func(t *testing.T, m *Machine) {
+	s := m.service("once", goWorker("once", socketTable("http", "127.0.0.1:6520")), "")
+	s.arguments("-start-delay=300ms")
+	starting := m.Start("systemctl", "start", s.unit)
+	early := m.Start("systemctl", "reload", s.unit)
+	if r := <-starting; r.Code != 0 {
+		t.Fatalf("start: %s\n%s", r.Stderr, s.Journal(s.unit))
+	}
+	// systemd merges it into the start, or says that the unit is not active yet.
+	if r := <-early; r.Code != 0 && !strings.Contains(r.Stderr, "not active") && !strings.Contains(r.Stderr, "inactive") {
+		t.Errorf("reload during start: exit %d: %s", r.Code, r.Stderr)
+	}
+	s.underLoad("i three reloads at once", tcp(6520), map[load.Class]int{load.New: 2, load.Late: 2}, func() {
+		before := s.answers("127.0.0.1:6520")
+		var calls []<-chan Result
+		for range 3 {
+			calls = append(calls, m.Start("supervisor", "reload", s.name))
+		}
+		for i, call := range calls {
+			if r := <-call; r.Code != 0 {
+				t.Errorf("reload %d of three at once: exit %d: %s%s", i, r.Code, r.Stdout, r.Stderr)
+			}
+		}
+		if s.answers("127.0.0.1:6520") == before {
+			t.Error("no new worker after three reloads")
+		}
+		s.drained(1)
+	})
+	s.underLoad("i client of a reload killed", tcp(6520), map[load.Class]int{load.New: 2, load.Late: 2}, func() {
+		m.Sh("supervisor reload " + s.name + " & sleep 0.15; kill -9 $!; wait $! || true")
+		s.drained(1)
+		s.reload()
+		s.drained(1)
+	})
+	reloading := m.Start("systemctl", "reload", s.unit)
+	time.Sleep(100 * time.Millisecond)
+	m.Systemctl("stop", s.unit)
+	select {
+	case r := <-reloading:
+		if r.Code == 0 {
+			t.Errorf("a reload that was stopped says 0")
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("a reload hangs after the service was stopped")
+	}
+})
+
+// A worker that takes an exclusive lock cannot run beside another one.
+var _ = scenario("h-signal-first", func(t *testing.T, m *Machine) {
+	toml := goWorker("lock", "\n[handoff]\norder = \"signal-first\"\n"+socketTable("http", "127.0.0.1:6530"))
+	s := m.service("lock", toml, "")
+	s.arguments("-lock=/run/lock-of-worker")
+	s.start()
+	inodes := s.ListeningInodes(6530)
+	clients := map[load.Class]int{load.New: 2, load.Late: 2}
+	s.underLoad("h signal-first, 5 reloads", tcp(6530), clients, func() {
+		for range 5 {
+			old := s.answers("127.0.0.1:6530")
+			s.reload()
+			if s.answers("127.0.0.1:6530") == old {
+				t.Errorf("worker %d still answers after the reload", old)
+			}
+		}
+	})
+	s.underLoad("h signal-first, failing start", tcp(6530), clients, func() {
+		s.WriteFile(s.config(), replace(t, toml, `"-generation"`, `"-exit=9", "-generation"`))
+		s.reloadFails("9")
+		s.Eventually(20*time.Second, func() string {
+			if pid, text := s.Worker("127.0.0.1:6530"); pid == 0 {
+				return "no worker answers: " + text
+			}
+			return ""
+		})
+		s.WriteFile(s.config(), toml)
+		s.reload()
+	})
+	s.drained(1)
+	if after := s.ListeningInodes(6530); !slices.Equal(inodes, after) {
+		t.Errorf("listening inodes %v, before %v", after, inodes)
+	}
+})
+
+// Sockets of all origins, with names that names may have; the order that the worker sees is stable.
+var _ = scenario("g-origins", func(t *testing.T, m *Machine) {
+	m.WriteFile("/etc/systemd/system/orig-b.socket", "[Socket]\nListenStream=127.0.0.1:6541\nFileDescriptorName=zz last/one\nService=supervisor@orig.service\n")
+	m.WriteFile("/etc/systemd/system/orig-a.socket", "[Socket]\nListenStream=127.0.0.1:6540\nListenStream=/run/orig.sock\nListenDatagram=127.0.0.1:6540\nFileDescriptorName=aa\nService=supervisor@orig.service\n")
+	sockets := []string{"orig-a.socket", "orig-b.socket"}
+	s := m.service("orig", goWorker("orig", socketTable("mm", "127.0.0.1:6542")+socketTable("udp", "udp:127.0.0.1:6543")+socketTable("un", "unix:/run/orig-own.sock")),
+		"[Service]\nSockets=orig-a.socket orig-b.socket\n")
+	t.Cleanup(func() {
+		for _, unit := range sockets {
+			m.TrySystemctl("stop", unit)
+			m.Remove("/etc/systemd/system/" + unit)
+		}
+	})
+	s.arguments()
+	m.Systemctl(append([]string{"start"}, sockets...)...)
+	s.start()
+	want := s.socketsSeen("127.0.0.1:6540")
+	for _, name := range []string{"zz last/one", "aa", "mm", "udp", "un"} {
+		if !strings.Contains(want, fmt.Sprintf("%q", name)) {
+			t.Errorf("the worker did not get socket %q:\n%s", name, want)
+		}
+	}
+	if n := strings.Count(want, "\n"); n != 7 {
+		t.Errorf("the worker got %d sockets, want 7:\n%s", n, want)
+	}
+	for _, step := range []struct {
+		what string
+		do   func()
+	}{
+		{"reload", s.reload},
+		{"restart", func() { m.Systemctl("restart", s.unit) }},
+		{"daemon-reexec and restart", func() { m.Systemctl("daemon-reexec"); m.Systemctl("restart", s.unit) }},
+		{"kill of the supervisor", func() {
+			main := s.MainPID(s.unit)
+			s.Kill(main, syscall.SIGKILL)
+			s.Eventually(20*time.Second, func() string {
+				if pid := s.MainPID(s.unit); pid == 0 || pid == main || s.Property(s.unit, "ActiveState") != "active" {
+					return "the supervisor is not back"
+				}
+				return ""
+			})
+			s.reload()
+		}},
+	} {
+		s.underLoad("g mixed origins, UDP, "+step.what, load.Target{Address: "127.0.0.1:6543"}, map[load.Class]int{load.UDP: 1}, func() {
+			s.underLoad("g mixed origins, "+step.what, load.Target{Network: "unix", Address: "/run/orig.sock"}, map[load.Class]int{load.New: 2}, step.do)
+		})
+		if got := s.socketsSeen("127.0.0.1:6540"); got != want {
+			t.Errorf("after %s the worker sees\n%swant\n%s", step.what, got, want)
+		}
+	}
+	s.drained(1)
+})
+
+// socketsSeen is what the worker got, without the first line that names it and without options.
+func (s *service) socketsSeen(address string) string {
+	s.t.Helper()
+	var b strings.Builder
+	_, list, _ := strings.Cut(s.Get(address, "/sockets"), "\n")
+	for line := range strings.Lines(list) {
+		line, _, _ := strings.Cut(line, " block")
+		line, _, _ = strings.Cut(line, " nonblock")
+		b.WriteString(line + "\n")
+	}
+	return b.String()
+}
+
+// O_NONBLOCK and every socket option are the same before and after, for a blocking and a non-blocking worker.
+var _ = scenario("j-options", func(t *testing.T, m *Machine) {
+	for _, accept := range []string{"block", "epoll"} {
+		t.Run(accept, func(t *testing.T) {
+			m := m.With(t)
+			toml := goWorker("opts-"+accept, socketTable("http", "127.0.0.1:6550")+"backlog = 33\n"+socketTable("unix", "unix:/run/opts.sock"))
+			s := m.service("opts-"+accept, replace(t, toml, "[drain]", "[drain]\ndivert = \"none\""), "")
+			s.arguments("-accept=" + accept)
+			s.start()
+			read := func() string {
+				_, list, _ := strings.Cut(s.Get("127.0.0.1:6550", "/sockets"), "\n")
+				return list + m.Sh("ss -Htln 'sport = :6550' | awk '{print $3, $4}'")
+			}
+			before := read()
+			if want := map[string]string{"block": " block ", "epoll": " nonblock "}[accept]; strings.Count(before, want) != 2 {
+				t.Errorf("sockets are not%s:\n%s", want, before)
+			}
+			for _, do := range []func(){s.reload, func() { m.Systemctl("restart", s.unit) }, s.reload} {
+				do()
+				s.drained(1)
+				if after := read(); after != before {
+					t.Errorf("options changed to\n%sfrom\n%s", after, before)
+				}
+			}
+		})
+	}
+})
+
+// systemd clears O_NONBLOCK on the sockets of .socket units at every start of the service, for whoever holds them: a
+// worker that lives on must find its sockets as it left them.
+var _ = scenario("j-options-survive", func(t *testing.T, m *Machine) {
+	m.WriteFile("/etc/systemd/system/mode.socket", "[Socket]\nListenStream=127.0.0.1:6561\nFileDescriptorName=unit\nService=supervisor@mode.service\n")
+	s := m.service("mode", goWorker("mode", socketTable("bound", "127.0.0.1:6560")), "[Service]\nSockets=mode.socket\n")
+	t.Cleanup(func() {
+		m.TrySystemctl("stop", "mode.socket")
+		m.Remove("/etc/systemd/system/mode.socket")
+	})
+	read := func() string {
+		_, list, _ := strings.Cut(s.Get("127.0.0.1:6560", "/sockets"), "\n")
+		return list
+	}
+	s.arguments("-accept=epoll")
+	m.Systemctl("start", "mode.socket")
+	s.start()
+	before := read()
+	if strings.Count(before, " nonblock ") != 2 {
+		t.Errorf("sockets are not non-blocking:\n%s", before)
+	}
+	worker := s.answers("127.0.0.1:6560")
+	s.killSupervisor()
+	if after := read(); after != before {
+		t.Errorf("after a kill of the supervisor the sockets are\n%sbefore\n%s", after, before)
+	}
+	if pid := s.answers("127.0.0.1:6560"); pid != worker {
+		t.Errorf("worker %d answers, before %d", pid, worker)
+	}
+})

@@ -1,0 +1,200 @@
+// Command worker is the server that tests supervise: it takes its sockets from LISTEN_FDS or binds its own, says who
+// it is in every answer, and misbehaves on request.
+//
+// It is no example to follow: it knows the protocols by itself, so that a fault in this project's packages cannot
+// hide in it too. A file of further arguments (-args) lets a test change the next generation without touching the
+// supervisor's configuration.
+//
+// Answers: / "pid=N gen=G", /slow?ms=N the same after N ms, /sockets one line per socket with its index, name,
+// address, mode and options, /env the environment, and to a datagram "pid=N gen=G " and the datagram.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+type options struct {
+	args       string
+	check      bool
+	generation string
+	binds      list
+	reusePort  bool
+	accept     string
+	drain      string
+	notify     bool
+	startDelay time.Duration
+	lock       string
+	exit       int
+	hang       bool
+	neverReady bool
+	readyDie   time.Duration
+	ignore     bool
+	ignoreTerm bool
+	child      bool
+	sleep      bool
+	push       list
+	flood      int
+	backlog    int
+	shutdown   bool
+	stderr     string
+	stopping   time.Duration
+	hostile    bool
+}
+
+type list []string
+
+func (l *list) String() string     { return strings.Join(*l, ",") }
+func (l *list) Set(s string) error { *l = append(*l, s); return nil }
+
+func (o *options) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("worker", flag.ContinueOnError)
+	f.StringVar(&o.args, "args", "", "file with more arguments, one a line; \"broken\" in it fails -check and the start")
+	f.BoolVar(&o.check, "check", false, "only check the arguments")
+	f.StringVar(&o.generation, "generation", "", "said in answers")
+	f.Var(&o.binds, "bind", "bind tcp:HOST:PORT, udp:HOST:PORT or unix:PATH by oneself (repeatable)")
+	f.BoolVar(&o.reusePort, "reuseport", false, "bind with SO_REUSEPORT")
+	f.StringVar(&o.accept, "accept", "net", "net (Go's poller, makes sockets non-blocking), block (blocking accept), epoll (one loop for many sockets)")
+	f.StringVar(&o.drain, "drain", "lossless", "on SIGTERM: lossless, or abrupt (drops what was accepted and not read)")
+	f.BoolVar(&o.notify, "notify", true, "say READY=1 where NOTIFY_SOCKET is set")
+	f.DurationVar(&o.startDelay, "start-delay", 0, "wait before taking the sockets")
+	f.StringVar(&o.lock, "lock", "", "take an exclusive lock on this file or exit 1")
+	f.IntVar(&o.exit, "exit", -1, "exit with this status at start")
+	f.BoolVar(&o.hang, "hang", false, "do nothing for ever at start")
+	f.BoolVar(&o.neverReady, "never-ready", false, "serve, but never say READY=1")
+	f.DurationVar(&o.readyDie, "ready-then-die", 0, "exit 1 so long after READY=1")
+	f.BoolVar(&o.ignore, "ignore-sockets", false, "say READY=1 but accept nothing")
+	f.BoolVar(&o.ignoreTerm, "ignore-term", false, "ignore SIGTERM, SIGINT, SIGUSR1 and SIGHUP")
+	f.BoolVar(&o.child, "child", false, "start a child that outlives the worker")
+	f.BoolVar(&o.sleep, "sleep", false, "be that child")
+	f.Var(&o.push, "push", "NAME: put a memfd with the name as content into the FD store (repeatable)")
+	f.IntVar(&o.flood, "flood", 0, "send so many STATUS= datagrams to the notify socket")
+	f.IntVar(&o.backlog, "backlog", 0, "call listen() with this backlog on every socket taken")
+	f.BoolVar(&o.shutdown, "shutdown", false, "shutdown() the sockets when draining, which breaks them for every holder")
+	f.StringVar(&o.stderr, "stderr", "", "say this on standard error at start")
+	f.DurationVar(&o.stopping, "drain-delay", 0, "stay so long after SIGTERM before exiting")
+	f.BoolVar(&o.hostile, "hostile", false, "attack the notify sockets of the supervisor and of systemd after READY=1")
+	return f
+}
+
+// parse reads the command line and then the -args file, whose flags override it.
+func parse(arguments []string) (*options, error) {
+	o := &options{}
+	f := o.flags()
+	if err := f.Parse(arguments); err != nil {
+		return nil, err
+	}
+	if o.args == "" {
+		return o, nil
+	}
+	text, err := os.ReadFile(o.args)
+	if err != nil {
+		return nil, err
+	}
+	var more []string
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); line == "broken" {
+			return nil, fmt.Errorf("%s: this file is broken", o.args)
+		} else if line != "" {
+			more = append(more, line)
+		}
+	}
+	return o, f.Parse(more)
+}
+
+func main() {
+	o, err := parse(os.Args[1:])
+	if err == nil && o.check {
+		return
+	}
+	if err == nil {
+		err = run(o)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "worker: error:", err)
+		os.Exit(1)
+	}
+}
+
+func run(o *options) error {
+	if o.sleep {
+		time.Sleep(time.Hour)
+		return nil
+	}
+	if o.stderr != "" {
+		fmt.Fprintln(os.Stderr, o.stderr)
+	}
+	if o.exit >= 0 {
+		os.Exit(o.exit)
+	}
+	stop := make(chan os.Signal, 4)
+	if o.ignoreTerm {
+		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGHUP)
+	} else {
+		signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1)
+	}
+	if o.hang {
+		time.Sleep(time.Hour)
+	}
+	time.Sleep(o.startDelay)
+	if err := takeLock(o.lock); err != nil {
+		return err
+	}
+	sockets, err := takeSockets(o)
+	if err != nil {
+		return err
+	}
+	if o.child {
+		if err := startChild(); err != nil {
+			return err
+		}
+	}
+	s := &server{options: o, sockets: sockets}
+	if !o.ignore {
+		if err := s.start(); err != nil {
+			return err
+		}
+	}
+	if err := announce(o, len(sockets)); err != nil {
+		return err
+	}
+	fmt.Printf("worker: pid=%d gen=%s sockets=%d\n", os.Getpid(), o.generation, len(sockets))
+	if o.hostile {
+		go attack()
+	}
+	if o.readyDie > 0 {
+		time.AfterFunc(o.readyDie, func() { os.Exit(1) })
+	}
+	<-stop
+	s.drain()
+	return nil
+}
+
+func startChild() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	_, err = syscall.ForkExec(self, []string{self, "-sleep"}, &syscall.ProcAttr{Files: []uintptr{0, 1, 2}})
+	return err
+}
+
+// takeLock holds the lock for the life of the process: the descriptor is left open on purpose.
+func takeLock(path string) error {
+	if path == "" {
+		return nil
+	}
+	fd, err := syscall.Open(path, syscall.O_CREAT|syscall.O_RDWR|syscall.O_CLOEXEC, 0o644)
+	if err != nil {
+		return fmt.Errorf("open lock %s: %w", path, err)
+	}
+	if err := syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("lock %s is held by another process: %w", path, err)
+	}
+	return nil
+}
