@@ -21,7 +21,8 @@ type server struct {
 	options  *options
 	sockets  []socket
 	draining atomic.Bool
-	open     sync.WaitGroup
+	open     sync.WaitGroup // connections
+	loops    sync.WaitGroup // what accepts, but for -accept=block
 	mu       sync.Mutex
 	stoppers []func()
 	conns    map[net.Conn]bool
@@ -70,7 +71,7 @@ func (s *server) startNet(k socket) error {
 		u.SetUnlinkOnClose(false)
 	}
 	s.stoppers = append(s.stoppers, func() { l.Close(); f.Close() })
-	go func() {
+	s.loops.Go(func() {
 		for {
 			conn, err := l.Accept()
 			if err != nil {
@@ -78,7 +79,7 @@ func (s *server) startNet(k socket) error {
 			}
 			s.serve(conn)
 		}
-	}()
+	})
 	return nil
 }
 
@@ -122,7 +123,7 @@ func (s *server) startEpoll() error {
 			return fmt.Errorf("epoll_ctl %s: %w", k.address, err)
 		}
 	}
-	go func() {
+	s.loops.Go(func() {
 		events := make([]syscall.EpollEvent, 256)
 		for !s.draining.Load() {
 			n, err := syscall.EpollWait(ep, events, 50)
@@ -133,7 +134,7 @@ func (s *server) startEpoll() error {
 				s.ready(s.sockets[e.Fd])
 			}
 		}
-	}()
+	})
 	return nil
 }
 
@@ -243,6 +244,7 @@ func (s *server) drain() {
 	if s.options.drain == "abrupt" {
 		return
 	}
+	s.loops.Wait() // what was accepted a moment ago is served too
 	// A connection that has not sent its first request yet is given 5 s for it, an idle one that was answered before
 	// keeps 2 s for its next: then it is told to close in the answer, which no client loses.
 	s.mu.Lock()
