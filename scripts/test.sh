@@ -47,7 +47,7 @@ containers() {
     return $code
 }
 
-vm() { CGO_ENABLED=0 go test -tags vm -count=1 -timeout 15m -run '^TestVirtualMachine$' -v ./test/vm/; }
+vm() { CGO_ENABLED=0 go test -tags vm -count=1 -timeout 25m -run '^TestVirtualMachine$' -v ./test/vm/; }
 
 # Real servers: one for each convention, three reloads each. "make matrix" runs all of them.
 servers() { SUPERVISOR_MATRIX=quick CGO_ENABLED=0 go test -tags vm -count=1 -timeout 15m -run '^TestMatrix$' ./test/matrix/; }

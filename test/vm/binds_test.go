@@ -97,7 +97,7 @@ var _ = scenario("e-bind-options", func(t *testing.T, m *Machine) {
 				targets = append(targets, load.Target{Network: "unix", Address: "/run/options.sock"})
 			}
 			for _, target := range targets {
-				result := m.whileLoaded(load.Options{Target: target, Timeout: 2 * time.Second, Clients: map[load.Class]int{load.New: 4}}, func() {})
+				result := m.whileLoaded(load.Options{Target: target, Timeout: 10 * time.Second, Clients: map[load.Class]int{load.New: 4}}, func() {})
 				if result.Failures() > 0 {
 					t.Errorf("after the reload:\n%s", result)
 				}

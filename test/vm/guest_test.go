@@ -44,7 +44,7 @@ func TestVirtualMachine(t *testing.T) {
 		t.Logf("strip: %v: %s", err, out)
 	}
 	pattern := "^TestInside$/^(" + strings.Join(guestScenarios, "|") + ")$"
-	printed, err := RunGuest(t.Context(), dir, "cd /tmp && SUPERVISOR_TEST_INSIDE=/run/test exec /run/test/vm.test -test.v -test.timeout 10m -test.run '"+pattern+"'\n")
+	printed, err := RunGuest(t.Context(), dir, "cd /tmp && SUPERVISOR_TEST_INSIDE=/run/test exec /run/test/vm.test -test.v -test.timeout 20m -test.run '"+pattern+"'\n")
 	t.Logf("printed by the virtual machine:\n%s", printed)
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -119,6 +120,18 @@ func (s *service) quieted(stored int, limit time.Duration) (v view, problem stri
 			return v, v.quiet(stored)
 		}
 	}
+}
+
+// untilStarting waits until a generation is starting.
+func (s *service) untilStarting() {
+	s.t.Helper()
+	s.Eventually(30*time.Second, func() string {
+		status, err := s.ask()
+		if !slices.ContainsFunc(status.Generations, func(g control.Generation) bool { return g.State == "starting" && g.PID != 0 }) {
+			return fmt.Sprintf("no generation is starting: %v", err)
+		}
+		return ""
+	})
 }
 
 // serving is the generation that serves.

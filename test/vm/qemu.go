@@ -14,7 +14,7 @@ import (
 
 // guestTimeout bounds the whole life of a virtual machine. Under emulation it boots in 15 s on an idle machine and
 // runs programs ten to twenty times slower.
-const guestTimeout = 12 * time.Minute
+const guestTimeout = 22 * time.Minute
 
 // bootSilence is how long the kernel may say nothing at all: a hypervisor that hangs does so for ever.
 const bootSilence = time.Minute

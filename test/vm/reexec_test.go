@@ -40,7 +40,8 @@ func (f *faulty) install(version string) {
 
 // The binary is replaced in place: idle, in a handoff, with two generations draining, ten times between two builds.
 var _ = scenario("s-d-reexec", func(t *testing.T, m *Machine) {
-	f := m.faulty("svd", quickWorker("svd", "start-first", 7040), 7040)
+	// No generation that drains may be escalated while it is looked at.
+	f := m.faulty("svd", replace(t, quickWorker("svd", "start-first", 7040), `timeout  = "3s"`, `timeout  = "60s"`), 7040)
 	f.start()
 	if err := f.tryReload(); err != nil {
 		t.Fatal(err)
@@ -73,10 +74,10 @@ var _ = scenario("s-d-reexec", func(t *testing.T, m *Machine) {
 
 	f.loaded(outcome{Case: "d reexec in a handoff"}, func(o *outcome) {
 		for _, point := range []string{"before check", "before spawn", "before ready", "before switch", "before divert", "before signal"} {
-			f.WriteFile(f.file(), point+": delay 300ms")
+			f.WriteFile(f.file(), point+": delay 1s")
 			reloaded := make(chan error)
 			go func() { reloaded <- f.tryReload() }()
-			f.Eventually(5*time.Second, func() string {
+			f.Eventually(30*time.Second, func() string {
 				if f.Exists(f.file()) {
 					return "the reload has not come to " + point
 				}
@@ -93,8 +94,15 @@ var _ = scenario("s-d-reexec", func(t *testing.T, m *Machine) {
 	})
 
 	f.loaded(outcome{Case: "d reexec with two generations draining"}, func(o *outcome) {
-		f.arguments("-drain-delay=1s")
-		for range 3 {
+		f.arguments("-drain-delay=30s")
+		if err := f.tryReload(); err != nil {
+			t.Error(err)
+		}
+		f.atRest(base.stored)
+		for i := range 2 {
+			if i == 1 {
+				f.arguments()
+			}
 			if r := f.supervisor("reload", f.name); r.Code != 0 {
 				t.Errorf("reload: %s", r.Stderr)
 			}
@@ -108,7 +116,7 @@ var _ = scenario("s-d-reexec", func(t *testing.T, m *Machine) {
 			t.Errorf("draining after reexec %v, before %v", now, before)
 		}
 		f.Kill(f.MainPID(f.unit), 9)
-		f.Eventually(5*time.Second, func() string {
+		f.Eventually(30*time.Second, func() string {
 			if v := f.view(); v.err != nil || v.main == 0 {
 				return "no supervisor"
 			}
@@ -117,7 +125,10 @@ var _ = scenario("s-d-reexec", func(t *testing.T, m *Machine) {
 		if now := states(f, "draining"); !reflect.DeepEqual(now, before) {
 			t.Errorf("draining after SIGKILL of the supervisor %v, before %v", now, before)
 		}
-		f.arguments()
+		for _, g := range before {
+			_, pid, _ := strings.Cut(g, ":")
+			f.Run("kill", "-9", pid)
+		}
 		if err := f.tryReload(); err != nil {
 			t.Error(err)
 		}
@@ -188,7 +199,7 @@ var _ = scenario("s-d-reexec-broken", func(t *testing.T, m *Machine) {
 	f.loaded(outcome{Case: "d reexec of a binary that dies after its trial"}, func(o *outcome) {
 		script(`[ "$1" = preflight ] || exit 7`)()
 		dead := f.Start("supervisor", "reexec", f.name)
-		f.Eventually(10*time.Second, func() string {
+		f.Eventually(30*time.Second, func() string {
 			if f.Property(f.unit, "ExecMainStatus") != "7" {
 				return "it has not died"
 			}

@@ -78,7 +78,7 @@ var _ = scenario("f-stop", func(t *testing.T, m *Machine) {
 
 // Several reloads, starts and stops at once: no call lies about its result, nothing hangs.
 var _ = scenario("i-at-once", func(t *testing.T, m *Machine) {
-	s := m.service("once", goWorker("once", socketTable("http", "127.0.0.1:6520")), "")
+	s := m.service("once", replace(t, goWorker("once", socketTable("http", "127.0.0.1:6520")), `timeout = "5s"`, `timeout = "60s"`), "")
 	s.arguments("-start-delay=300ms")
 	starting := m.Start("systemctl", "start", s.unit)
 	early := m.Start("systemctl", "reload", s.unit)
@@ -111,8 +111,9 @@ var _ = scenario("i-at-once", func(t *testing.T, m *Machine) {
 		s.reload()
 		s.drained(1)
 	})
+	s.arguments("-start-delay=10s")
 	reloading := m.Start("systemctl", "reload", s.unit)
-	time.Sleep(100 * time.Millisecond)
+	s.untilStarting()
 	m.Systemctl("stop", s.unit)
 	select {
 	case r := <-reloading:
