@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,11 +28,7 @@ func (h *Handoff) command(g *Generation) (worker.Command, error) {
 // checkCommand is the command of worker.check: with the sockets only where the configuration wants that, since
 // some checks need them and some crash with them.
 func (h *Handoff) checkCommand() (worker.Command, error) {
-	preview := &Generation{Config: h.Config, Slot: h.slot()}
-	if h.Old != nil {
-		preview.N = h.Old.N + 1
-	}
-	preview.Dir = h.checkDir()
+	preview := h.preview()
 	layout := activation.Layout{Files: []int{0, 1, 2}, Getsocks: -1}
 	if h.Config.Worker.CheckWithSockets {
 		var err error
@@ -40,6 +37,32 @@ func (h *Handoff) checkCommand() (worker.Command, error) {
 		}
 	}
 	return h.expand(preview, layout, h.Config.Worker.Check)
+}
+
+// preview is the generation to come, as the check step shows it.
+func (h *Handoff) preview() *Generation {
+	g := &Generation{Config: h.Config, Slot: h.slot(), Dir: h.checkDir()}
+	if h.Old != nil {
+		g.N = h.Old.N + 1
+	}
+	return g
+}
+
+// checkLate expands what is used only when the old worker has been given up, or when the new one is: a wrong name must
+// not be found then.
+func (h *Handoff) checkLate() error {
+	cfg, values := h.Config, valuesOf(h.Host, h.preview())
+	if _, err := expandAll(cfg.Drain.Command, values); err != nil {
+		return fmt.Errorf("drain.command: %w", err)
+	}
+	for _, p := range []struct{ key, path string }{
+		{"worker.pid_file", cfg.Worker.PIDFile}, {"worker.pid_link", cfg.Worker.PIDLink}, {"handoff.getsocks", cfg.Handoff.Getsocks},
+	} {
+		if _, err := config.Expand(p.path, values); err != nil {
+			return fmt.Errorf("%s: %w", p.key, err)
+		}
+	}
+	return nil
 }
 
 // checkDir is the ${dir} of worker.check, which is no generation's.
@@ -134,11 +157,9 @@ func configuredNames(cfg *config.Config) []string {
 
 // expand fills in the placeholders and the environment.
 func (h *Handoff) expand(g *Generation, layout activation.Layout, argv []string) (worker.Command, error) {
-	name, runtime, server := h.Host.Paths()
-	values := &config.Values{
-		Sockets: h.values(g, layout), Getsocks: server, GetsocksFD: layout.Getsocks,
-		Generation: g.N, Slot: g.Slot, Dir: g.Dir, Runtime: runtime, Name: name,
-	}
+	h.Host.Do(func(held *sockets.Set) { g.sockets = socketValues(held, g, layout) })
+	values := valuesOf(h.Host, g)
+	values.GetsocksFD = layout.Getsocks
 	args, err := expandAll(argv, values)
 	if err != nil {
 		return worker.Command{}, err
@@ -150,7 +171,7 @@ func (h *Handoff) expand(g *Generation, layout activation.Layout, argv []string)
 		}
 		env = append(env, key+"="+value)
 	}
-	env = append(env, MarkerOf(name, g.N))
+	env = append(env, MarkerOf(values.Name, g.N))
 	if g.Notify != nil {
 		env = append(env, "NOTIFY_SOCKET="+g.Notify.Path())
 	}
@@ -185,7 +206,8 @@ func executable(program string) error {
 // selfPath is this binary, also after the file was replaced by an upgrade.
 const selfPath = "/proc/self/exe"
 
-func (h *Handoff) values(g *Generation, layout activation.Layout) map[string]config.SocketValue {
+// socketValues are the sockets as the placeholders of g show them, with the descriptors that layout gives its worker.
+func socketValues(held *sockets.Set, g *Generation, layout activation.Layout) map[string]config.SocketValue {
 	values := map[string]config.SocketValue{}
 	for i := range g.Config.Sockets { // before the first start the check sees what will be bound
 		a := g.Config.Sockets[i].Listen
@@ -199,22 +221,24 @@ func (h *Handoff) values(g *Generation, layout activation.Layout) map[string]con
 		values[g.Config.Sockets[i].Name] = v
 	}
 	seen := map[string]bool{}
-	h.Host.Do(func(held *sockets.Set) {
-		for _, s := range held.Ordered(nil) {
-			v := config.SocketValue{FD: -1, Addr: s.Info.Address, Host: s.Info.Host, Port: portText(s.Info)}
-			if fd, ok := layout.ChildFD[s.Name]; ok {
-				v.FD = fd
-			}
-			if strings.HasPrefix(s.Info.Network, "unix") {
-				v.Path = s.Info.Address
-			}
-			values[s.Name] = v
-			if !seen[s.FDName] {
-				values[s.FDName] = v
-			}
-			seen[s.FDName] = true
+	unconfigured := Unconfigured(g.Config)
+	for _, s := range held.Ordered(nil) {
+		if unconfigured(s) {
+			continue // another generation's, perhaps of the same name
 		}
-	})
+		v := config.SocketValue{FD: -1, Addr: s.Info.Address, Host: s.Info.Host, Port: portText(s.Info)}
+		if fd, ok := layout.ChildFD[s.Name]; ok {
+			v.FD = fd
+		}
+		if strings.HasPrefix(s.Info.Network, "unix") {
+			v.Path = s.Info.Address
+		}
+		values[s.Name] = v
+		if !seen[s.FDName] {
+			values[s.FDName] = v
+		}
+		seen[s.FDName] = true
+	}
 	return values
 }
 
@@ -226,10 +250,18 @@ func portText(info sys.Socket) string {
 	return strconv.Itoa(info.Port)
 }
 
-// Values are the placeholders that need no socket: those of paths.
-func Values(host Host, g *Generation) *config.Values {
+// Values are what the placeholders stand for in g. It runs on the loop.
+func Values(host Host, held *sockets.Set, g *Generation) *config.Values {
 	v := &config.Values{Generation: g.N, Slot: g.Slot, Dir: g.Dir, GetsocksFD: -1}
 	v.Name, v.Runtime, v.Getsocks = host.Paths()
+	v.Sockets = socketValues(held, g, activation.Layout{})
+	maps.Copy(v.Sockets, g.sockets)
+	return v
+}
+
+// valuesOf is Values for everybody else.
+func valuesOf(host Host, g *Generation) (v *config.Values) {
+	host.Do(func(held *sockets.Set) { v = Values(host, held, g) })
 	return v
 }
 

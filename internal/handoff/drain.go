@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/8265a91a/supervisor/internal/config"
@@ -236,9 +237,13 @@ func (d *Drain) signal(ctx context.Context) (string, error) {
 	})
 	d.Changed()
 	plan := worker.DrainPlan{Signal: cfg.Signal, Command: cfg.Command, Deadline: g.Deadline, Env: baseEnvironment(os.Environ())}
+	note := func(text string) {
+		d.Host.Note(Warning, fmt.Sprintf("generation %d (pid %d): %s", g.N, g.PID(), text))
+	}
 	if len(cfg.Command) > 0 {
 		if err := d.expandCommand(&plan); err != nil {
-			return "", err
+			note(fmt.Sprintf("drain.command cannot be run, SIGTERM takes its place: %v", err))
+			plan.Command, plan.Signal = nil, syscall.SIGTERM
 		}
 	}
 	for _, e := range cfg.Escalate {
@@ -246,9 +251,6 @@ func (d *Drain) signal(ctx context.Context) (string, error) {
 	}
 	for _, s := range cfg.Success {
 		plan.Success = append(plan.Success, worker.Status{Code: s.Code, Signal: s.Signal})
-	}
-	note := func(text string) {
-		d.Host.Note(Warning, fmt.Sprintf("generation %d (pid %d): %s", g.N, g.PID(), text))
 	}
 	patient, cancel := until(ctx, d.Hurry)
 	out := worker.Drain(patient, g.Process, g.Tree, plan, already, note)
@@ -274,7 +276,7 @@ func until(ctx context.Context, signal <-chan struct{}) (context.Context, contex
 }
 
 func (d *Drain) expandCommand(plan *worker.DrainPlan) error {
-	values := Values(d.Host, d.Gen)
+	values := valuesOf(d.Host, d.Gen)
 	argv, err := expandAll(d.Gen.Config.Drain.Command, values)
 	if err != nil {
 		return err

@@ -27,6 +27,9 @@ func (h *Handoff) check(ctx context.Context) (string, error) {
 		}
 		h.Config = cfg
 	}
+	if err := h.checkLate(); err != nil {
+		return "", err
+	}
 	if len(h.Config.Worker.Check) == 0 {
 		return "", nil
 	}
@@ -135,7 +138,7 @@ func collect(ctx context.Context, host Host, g *Generation) (found []*sockets.So
 	defer cancel()
 	switch g.Config.Handoff.Fetch {
 	case config.FetchGetsocks:
-		path, err := config.Expand(g.Config.Handoff.Getsocks, Values(host, g))
+		path, err := config.Expand(g.Config.Handoff.Getsocks, valuesOf(host, g))
 		if err != nil {
 			return nil, nil, fmt.Errorf("handoff.getsocks: %w", err)
 		}

@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"github.com/8265a91a/supervisor/internal/config"
+	"github.com/8265a91a/supervisor/internal/sockets"
 	"github.com/8265a91a/supervisor/internal/sys"
+	"github.com/8265a91a/supervisor/pkg/activation"
 	"github.com/8265a91a/supervisor/pkg/worker"
 )
 
@@ -63,7 +65,8 @@ type Generation struct {
 	// Adopted says that an earlier supervisor process started it.
 	Adopted bool
 
-	extend    func(time.Duration) // moves the deadline of the ready step
+	sockets   map[string]config.SocketValue // as its placeholders show them, also when they are not held any more
+	extend    func(time.Duration)           // moves the deadline of the ready step
 	ready     chan struct{}
 	readyOnce sync.Once
 }
@@ -71,6 +74,12 @@ type Generation struct {
 // NewGeneration returns generation n in state starting.
 func NewGeneration(n, slot int, cfg *config.Config) *Generation {
 	return &Generation{N: n, Slot: slot, State: Starting, Since: time.Now(), Config: cfg, ready: make(chan struct{})}
+}
+
+// Remember notes the sockets of an adopted generation for its placeholders: they may be gone before it is. It runs on
+// the loop.
+func (g *Generation) Remember(held *sockets.Set) {
+	g.sockets = socketValues(held, g, activation.Layout{})
 }
 
 // SetReady notes READY=1.

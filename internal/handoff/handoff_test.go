@@ -298,3 +298,18 @@ func TestEndTree(t *testing.T) {
 	}
 	h.Discard(old, worker.ExitString(old.Process.Exit()))
 }
+
+// A path may name a socket: of the new configuration, where the old one has another of that name.
+func TestPathsNameSockets(t *testing.T) {
+	h := newHost(t)
+	for _, port := range []string{"80", "81"} {
+		text := "[worker]\ncommand = [\"/bin/sh\", \"-c\", \"> $1; exec sleep 1000\", \"sh\", \"${dir}/port-${port:http}\"]\n" +
+			"[ready]\nwhen = [\"file\"]\nfile = \"${dir}/port-" + port + "\"\n[[socket]]\nname = \"http\"\nlisten = \"" + h.addr + ":" + port + "\"\n"
+		for _, file := range []string{"${dir}/port-" + port, "${dir}/port-${port:http}"} {
+			if err := os.WriteFile(h.configFile(), []byte(strings.Replace(text, "${dir}/port-"+port, file, 1)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			h.must()
+		}
+	}
+}

@@ -12,7 +12,6 @@ import (
 	"github.com/8265a91a/supervisor/internal/probe"
 	"github.com/8265a91a/supervisor/internal/sockets"
 	"github.com/8265a91a/supervisor/internal/sys"
-	"github.com/8265a91a/supervisor/pkg/activation"
 	"github.com/8265a91a/supervisor/pkg/getsocks"
 	"github.com/8265a91a/supervisor/pkg/worker"
 )
@@ -69,14 +68,13 @@ func (h *Handoff) conditions(g *Generation) (list []worker.Condition, still func
 			}
 			list = append(list, worker.Condition{Name: when, Wait: wait})
 		case config.ReadyHAProxy:
-			path, err := config.Expand(cfg.Socket, Values(h.Host, g))
+			path, err := config.Expand(cfg.Socket, valuesOf(h.Host, g))
 			if err != nil {
 				return nil, nil, fmt.Errorf("ready.socket: %w", err)
 			}
 			list = append(list, worker.Condition{Name: when, Wait: func(ctx context.Context) error { return awaitHAProxy(ctx, g, path) }})
 		case config.ReadyCommand:
-			values := Values(h.Host, g)
-			values.Sockets = h.values(g, activation.Layout{})
+			values := valuesOf(h.Host, g)
 			argv, err := expandAll(cfg.Command, values)
 			if err != nil {
 				return nil, nil, err
@@ -88,7 +86,7 @@ func (h *Handoff) conditions(g *Generation) (list []worker.Condition, still func
 			}
 			list = append(list, worker.CommandReady(argv, env, dir))
 		case config.ReadyFile:
-			file, err := config.Expand(cfg.File, Values(h.Host, g))
+			file, err := config.Expand(cfg.File, valuesOf(h.Host, g))
 			if err != nil {
 				return nil, nil, err
 			}

@@ -220,7 +220,7 @@ func (d *Daemon) linkPIDFile(g *handoff.Generation) {
 	if w.PIDLink == "" {
 		return
 	}
-	values := handoff.Values(d, g)
+	values := handoff.Values(d, d.held, g)
 	file, err := config.Expand(w.PIDFile, values)
 	var link string
 	if err == nil {

@@ -215,6 +215,7 @@ func (d *Daemon) chooseConfig(last *state) error {
 		if g.Config == nil { // what it was started with is lost with its state
 			g.Config = d.config
 		}
+		g.Remember(d.held)
 	}
 	return nil
 }
