@@ -120,25 +120,42 @@ func own(path string, want *config.Socket) error {
 			return err
 		}
 	}
-	if want.User == "" && want.Group == "" {
-		return nil
-	}
-	uid, gid := -1, -1
-	if want.User != "" {
+	uid, err := number(want.User, func() (string, error) {
 		u, err := user.Lookup(want.User)
 		if err != nil {
-			return err
+			return "", err
 		}
-		uid, _ = strconv.Atoi(u.Uid)
+		return u.Uid, nil
+	})
+	if err != nil {
+		return err
 	}
-	if want.Group != "" {
+	gid, err := number(want.Group, func() (string, error) {
 		g, err := user.LookupGroup(want.Group)
 		if err != nil {
-			return err
+			return "", err
 		}
-		gid, _ = strconv.Atoi(g.Gid)
+		return g.Gid, nil
+	})
+	if err != nil || uid < 0 && gid < 0 {
+		return err
 	}
 	return os.Chown(path, uid, gid)
+}
+
+// number is an owner that is given by number, or by a name that lookup knows, and -1 where none is given.
+func number(owner string, lookup func() (string, error)) (int, error) {
+	if owner == "" {
+		return -1, nil
+	}
+	if n, err := strconv.Atoi(owner); err == nil && n >= 0 {
+		return n, nil
+	}
+	id, err := lookup()
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(id)
 }
 
 // unbind closes what this handoff bound: a socket without a worker is a black hole.

@@ -1,6 +1,7 @@
 package handoff_test
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -273,6 +274,27 @@ func TestUnconfigured(t *testing.T) {
 		if err == nil {
 			conn.Close()
 		}
+	}
+	if len(h.notes) > 0 {
+		t.Errorf("noted what was asked for: %q", h.notes)
+	}
+}
+
+// The owner of a socket's file may be given by number.
+func TestOwnerByNumber(t *testing.T) {
+	uid, gid := os.Getuid(), os.Getgid()
+	if uid == 0 {
+		uid, gid = 4321, 1234
+	}
+	h := newHost(t)
+	h.configure("", plain+fmt.Sprintf("[[socket]]\nname = \"path\"\nlisten = \"unix:DIR/path\"\nuser = \"%d\"\ngroup = \"%d\"\n", uid, gid))
+	h.must()
+	info, err := os.Lstat(h.dir + "/path")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := info.Sys().(*syscall.Stat_t); int(st.Uid) != uid || int(st.Gid) != gid {
+		t.Errorf("the owner is %d:%d, not %d:%d", st.Uid, st.Gid, uid, gid)
 	}
 }
 

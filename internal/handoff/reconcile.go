@@ -27,11 +27,10 @@ func (h *Handoff) reconcile(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	dropped := 0
+	dropped := h.drop(Unconfigured(h.New.Config)) // first: that nobody claims them is what was asked for
 	if claimed != nil {
-		dropped = h.drop(func(s *sockets.Socket) bool { return h.unclaimed(s, claimed) })
+		dropped += h.drop(func(s *sockets.Socket) bool { return h.unclaimed(s, claimed) })
 	}
-	dropped += h.drop(Unconfigured(h.New.Config))
 	if dropped > 0 {
 		if _, err := h.store(ctx); err != nil {
 			h.Host.Note(Warning, "cannot remove unclaimed sockets from the FD store yet: "+err.Error())
@@ -77,9 +76,10 @@ func (h *Handoff) claims(ctx context.Context) (claimed map[uint64]bool, added in
 // one is lost. HAProxy does that when an option differs, and, without "v6only", for every specific IPv6 address, on
 // which the kernel sets that option by itself.
 func (h *Handoff) noteReplaced(fresh []*sockets.Socket, claimed map[uint64]bool) {
+	unconfigured := Unconfigured(h.New.Config)
 	h.Host.Do(func(held *sockets.Set) {
 		for _, s := range held.Ordered(nil) {
-			if claimed[s.Cookie] || !slices.ContainsFunc(fresh, func(f *sockets.Socket) bool {
+			if claimed[s.Cookie] || unconfigured(s) || !slices.ContainsFunc(fresh, func(f *sockets.Socket) bool {
 				return f.Info.Network == s.Info.Network && f.Info.Address == s.Info.Address
 			}) {
 				continue
