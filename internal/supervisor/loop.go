@@ -83,6 +83,7 @@ func (d *Daemon) begin(last *state) {
 		return
 	}
 	d.everServed = true
+	d.resumeWatchdog()
 	d.steerToServing()
 	d.manager.ready(fmt.Sprintf("generation %d (pid %d) adopted", d.serving.N, d.serving.PID()))
 	d.log.Info("adopted", "generation", d.serving.N, "worker", d.serving.PID(), "took", time.Since(d.started).String())

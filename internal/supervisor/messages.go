@@ -188,6 +188,13 @@ func (d *Daemon) armWatchdog(g *handoff.Generation) {
 	}
 }
 
+// resumeWatchdog watches a serving worker that is not watched: an adopted one, or one whose replacement failed.
+func (d *Daemon) resumeWatchdog() {
+	if g := d.serving; g != nil && g.Watchdog.IsZero() {
+		d.armWatchdog(g)
+	}
+}
+
 func (d *Daemon) checkWatchdog(now time.Time) {
 	if g := d.serving; g != nil && !g.Watchdog.IsZero() && now.After(g.Watchdog) {
 		d.watchdogExpired(g, fmt.Sprintf("sent no WATCHDOG=1 for %s", g.Config.Worker.Watchdog))

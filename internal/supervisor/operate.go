@@ -88,6 +88,7 @@ func (d *Daemon) finish(op *operation, err error) {
 	} else {
 		close(op.drained)
 		d.failed(op, err)
+		d.resumeWatchdog()
 	}
 	op.err = err
 	close(op.done)

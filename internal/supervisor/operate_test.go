@@ -87,7 +87,7 @@ func TestCrash(t *testing.T) {
 			t.Errorf("generation %d follows", n)
 		}
 	}
-	load.end("reset", "cut") // what the worker had accepted died with it
+	load.endAfter(3)
 	s.stop()
 }
 
@@ -163,7 +163,7 @@ func TestOldDiesDuringReload(t *testing.T) {
 		}
 		s.arguments()
 		s.settled()
-		load.end("reset", "cut")
+		load.endAfter(1)
 	}
 	s.stop()
 }

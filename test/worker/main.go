@@ -45,6 +45,7 @@ type options struct {
 	stderr     string
 	stopping   time.Duration
 	hostile    bool
+	watchdog   bool
 }
 
 type list []string
@@ -79,6 +80,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.stderr, "stderr", "", "say this on standard error at start")
 	f.DurationVar(&o.stopping, "drain-delay", 0, "stay so long after SIGTERM before exiting")
 	f.BoolVar(&o.hostile, "hostile", false, "attack the notify sockets of the supervisor and of systemd after READY=1")
+	f.BoolVar(&o.watchdog, "watchdog", false, "say WATCHDOG=1 six times in WATCHDOG_USEC")
 	return f
 }
 

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -27,6 +29,13 @@ func announce(o *options, sockets int) error {
 	}
 	if o.neverReady {
 		return nil
+	}
+	if usec, err := strconv.Atoi(os.Getenv("WATCHDOG_USEC")); err == nil && o.watchdog {
+		go func() {
+			for range time.Tick(time.Duration(usec) * time.Microsecond / 6) {
+				_ = notify(path, "WATCHDOG=1") // without a supervisor its queue may be full
+			}
+		}()
 	}
 	return notify(path, fmt.Sprintf("READY=1\nSTATUS=serving %d sockets", sockets))
 }
