@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +21,9 @@ func faulty(t *testing.T, order string) *service {
 	s.env = []string{"SUPERVISOR_FAULT_FILE=" + s.faultFile()}
 	return s
 }
+
+// steps are what every handoff passes, with its drain.
+var steps = []string{"check", "fetch", "store", "spawn", "ready", "reconcile", "switch", "divert", "idle", "signal"}
 
 // points returns what a reload passes, from its start to the end of the old generation: "NAME#N" for the N-th time.
 func (s *service) points() (points []string) {
@@ -42,16 +46,73 @@ func (s *service) points() (points []string) {
 		times[name]++
 		points = append(points, fmt.Sprintf("%s#%d", name, times[name]))
 	}
+	want := []string{"begun", "spawned", "store entry", "state write", "state next", "state removed", "state stored"}
+	for _, step := range steps {
+		want = append(want, "before "+step, "after "+step)
+	}
+	for _, name := range want {
+		if times[name] == 0 {
+			s.t.Fatalf("a reload does not pass %q: %q", name, points)
+		}
+	}
 	return points
 }
+
+// tally counts the points at which something was to happen.
+type tally struct {
+	t                      *testing.T
+	reached, timed, missed int
+}
+
+// note takes the result of during. How often the store is written depends on the timing: such a point may be missed,
+// another may not.
+func (y *tally) note(point string, reached bool) bool {
+	y.t.Helper()
+	timed := isStore(point)
+	switch {
+	case reached:
+		y.reached++
+	case timed:
+		y.missed++
+		y.t.Logf("%s was not reached again", point)
+	default:
+		y.t.Errorf("%s was not reached", point)
+	}
+	if timed {
+		y.timed++
+	}
+	return reached
+}
+
+func isStore(point string) bool {
+	return strings.HasPrefix(point, "store ") || strings.HasPrefix(point, "state ")
+}
+
+// check fails the test if more than a fifth of what may be missed was.
+func (y *tally) check() {
+	y.t.Helper()
+	y.t.Logf("%d points reached, %d of %d that depend on the timing missed", y.reached, y.missed, y.timed)
+	if y.missed*5 > y.timed {
+		y.t.Errorf("%d of %d points that depend on the timing were missed", y.missed, y.timed)
+	}
+}
+
+// arm has the daemon do something at the next point of that name.
+func (s *service) arm(point, action string) {
+	s.t.Helper()
+	if err := os.WriteFile(s.faultFile(), []byte(point+": "+action+"\n"), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// disarm reports whether the point was reached.
+func (s *service) disarm() bool { return os.IsNotExist(os.Remove(s.faultFile())) }
 
 // during arms a fault and reloads. It returns when the reload and its drain have ended or the daemon has, and reports
 // whether the point was reached.
 func (s *service) during(point, action string) bool {
 	s.t.Helper()
-	if err := os.WriteFile(s.faultFile(), []byte(point+": "+action+"\n"), 0o600); err != nil {
-		s.t.Fatal(err)
-	}
+	s.arm(point, action)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -62,8 +123,7 @@ func (s *service) during(point, action string) bool {
 	case <-time.After(limit):
 		s.t.Fatalf("%s: the reload hangs", point)
 	}
-	err := os.Remove(s.faultFile())
-	return os.IsNotExist(err)
+	return s.disarm()
 }
 
 var orders = []string{"start-first", "signal-first"}
@@ -78,22 +138,15 @@ func TestKillSupervisorEverywhere(t *testing.T) {
 			s.start()
 			load := s.load()
 			s.settled()
-			points := s.points()
-			if len(points) < 20 {
-				t.Errorf("only %d points: %v", len(points), points)
-			}
-			for _, point := range points {
-				reached := s.during(point, "kill")
-				select {
-				case <-s.daemon.Done():
-				case <-time.After(limit / 10):
-					if reached {
-						t.Fatalf("%s: the daemon lives", point)
-					}
-					t.Logf("%s was not reached again", point)
+			tally := &tally{t: t}
+			for _, point := range s.points() {
+				if !tally.note(point, s.during(point, "kill")) {
+					s.settled()
 					continue
 				}
-				s.ended()
+				if exit := s.ended(); exit.Signal != syscall.SIGKILL {
+					t.Fatalf("%s: the daemon ended with %+v", point, exit)
+				}
 				s.start()
 				s.settled()
 				s.reload()
@@ -102,27 +155,53 @@ func TestKillSupervisorEverywhere(t *testing.T) {
 					t.Fatalf("at %s", point)
 				}
 			}
+			tally.check()
 			load.end()
 			s.stop()
 		})
 	}
 }
 
+// killing is an action that ends processes and counts how often there were any (see killed).
+func (s *service) killing(pids string) string {
+	return fmt.Sprintf("exec p=\"%s\"; [ -n \"$p\" ] && kill -9 $p && echo >> %s.killed", pids, s.faultFile())
+}
+
+// killed is how often killing has killed.
+func (s *service) killed() int {
+	data, err := os.ReadFile(s.faultFile() + ".killed")
+	if err != nil && !os.IsNotExist(err) {
+		s.t.Fatal(err)
+	}
+	return len(data)
+}
+
+// processesOf is a shell expression: the processes of a generation.
+func (s *service) processesOf(generation int) string {
+	return fmt.Sprintf("$(grep -lzs '^SUPERVISOR_GENERATION=%s/%d$' /proc/[0-9]*/environ | cut -d/ -f3)", s.name, generation)
+}
+
 // The old worker is killed at every point of its replacement.
 func TestKillOldWorkerEverywhere(t *testing.T) {
 	t.Parallel()
-	killWorker(t, func(_ *service, pid, _ int) string { return fmt.Sprintf("exec kill -9 %d", pid) })
+	killWorker(t, func(_ *service, pid, _ int) string { return fmt.Sprint(pid) }, map[string][]string{
+		"start-first":  {"before check", "begun", "after ready", "after switch", "before signal"},
+		"signal-first": {"before check", "after store", "before divert", "before signal"},
+	})
 }
 
 // The new worker is killed at every point of its start.
 func TestKillNewWorkerEverywhere(t *testing.T) {
 	t.Parallel()
-	killWorker(t, func(s *service, _, generation int) string {
-		return fmt.Sprintf("exec grep -lzs '^SUPERVISOR_GENERATION=%s/%d$' /proc/[0-9]*/environ | cut -d/ -f3 | xargs -r kill -9", s.name, generation+1)
+	points := []string{"spawned", "before ready", "after ready", "before switch", "after switch"}
+	killWorker(t, func(s *service, _, generation int) string { return s.processesOf(generation + 1) }, map[string][]string{
+		"start-first":  append(points, "before divert", "before signal"),
+		"signal-first": points,
 	})
 }
 
-func killWorker(t *testing.T, action func(s *service, pid, generation int) string) {
+// killWorker kills processes at every point. There must have been some at the points in alive, by order.
+func killWorker(t *testing.T, pids func(s *service, pid, generation int) string, alive map[string][]string) {
 	for _, order := range orders {
 		t.Run(order, func(t *testing.T) {
 			t.Parallel()
@@ -131,6 +210,7 @@ func killWorker(t *testing.T, action func(s *service, pid, generation int) strin
 			load := s.load()
 			s.settled()
 			seen := map[string]bool{}
+			tally := &tally{t: t}
 			for _, point := range s.points() {
 				name, _, _ := strings.Cut(point, "#")
 				if seen[name] {
@@ -138,18 +218,21 @@ func killWorker(t *testing.T, action func(s *service, pid, generation int) strin
 				}
 				seen[name] = true
 				pid, generation := s.settled()
-				if !s.during(name, action(s, pid, generation)) {
-					t.Logf("%s was not reached again", point)
-					continue
-				}
+				before := s.killed()
+				reached := tally.note(name, s.during(name, s.killing(pids(s, pid, generation))))
 				s.settled()
+				if reached && s.killed() == before && slices.Contains(alive[order], name) {
+					t.Errorf("%s: nobody was killed", name)
+				}
 				s.reload()
 				s.settled()
 				if t.Failed() {
 					t.Fatalf("at %s", name)
 				}
 			}
-			load.end("reset", "cut") // what a worker had accepted died with it
+			tally.check()
+			t.Logf("%d times a worker was killed", s.killed())
+			load.endAfter(s.killed())
 			s.stop()
 		})
 	}
@@ -161,9 +244,12 @@ func TestKillBothWorkers(t *testing.T) {
 	s := faulty(t, "start-first")
 	s.start()
 	load := s.load()
-	for _, point := range []string{"after ready", "after switch", "before divert", "before signal"} {
+	points := []string{"after ready", "after switch", "before divert", "before signal"}
+	for _, point := range points {
 		pid, generation := s.settled()
-		s.during(point, fmt.Sprintf("exec kill -9 %d $(grep -lzs '^SUPERVISOR_GENERATION=%s/%d$' /proc/[0-9]*/environ | cut -d/ -f3)", pid, s.name, generation+1))
+		if !s.during(point, s.killing(fmt.Sprint(pid, " ", s.processesOf(generation+1)))) {
+			t.Errorf("%s was not reached", point)
+		}
 		s.eventually(func() string {
 			if st := s.status(); st.State != "serving" {
 				return "the service is " + st.State
@@ -173,7 +259,10 @@ func TestKillBothWorkers(t *testing.T) {
 		s.settled()
 		s.reload()
 	}
-	load.end("reset", "cut")
+	if s.killed() != len(points) {
+		t.Errorf("both were killed %d times of %d", s.killed(), len(points))
+	}
+	load.endAfter(2 * len(points))
 	s.stop()
 }
 
@@ -185,12 +274,13 @@ func TestSlowPoints(t *testing.T) {
 	load := s.load()
 	s.settled()
 	for _, point := range []string{"begun", "spawned", "after switch", "state removed"} {
-		if err := os.WriteFile(s.faultFile(), []byte(point+": delay 200ms\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		s.arm(point, "delay 200ms")
 		s.signal(syscall.SIGHUP)
 		s.reload()
 		s.settled()
+		if !s.disarm() {
+			t.Errorf("%s was not reached", point)
+		}
 	}
 	load.end()
 	s.stop()
