@@ -118,7 +118,7 @@ func (h *Handoff) layout(g *Generation) (activation.Layout, error) {
 		h.pair.close()
 		h.pair = p
 		options.Getsocks = p.child
-		p.serve(h.offer())
+		p.serve(h.offer(g.Slot))
 	}
 	conventions := g.Config.Worker.Conventions
 	if g.Process == nil && g.Notify == nil {

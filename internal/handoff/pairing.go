@@ -59,17 +59,17 @@ func (p *pairing) close() {
 
 // offer lists what a newcomer may take by _getsocks. The descriptors are borrowed: nothing leaves the held set
 // while a worker starts.
-func (h *Handoff) offer() []getsocks.Socket {
+func (h *Handoff) offer(slot int) []getsocks.Socket {
 	var list []getsocks.Socket
-	h.Host.Do(func(held *sockets.Set) { list = Offer(held) })
+	h.Host.Do(func(held *sockets.Set) { list = Offer(held, slot) })
 	return list
 }
 
-// Offer lends the held sockets with the names that HAProxy compares.
-func Offer(held *sockets.Set) []getsocks.Socket {
+// Offer lends the held sockets, as generations of slot accept on them, with the names that HAProxy compares.
+func Offer(held *sockets.Set, slot int) []getsocks.Socket {
 	var list []getsocks.Socket
 	for _, s := range held.Ordered(nil) {
-		list = append(list, getsocks.Socket{FD: s.FD, Namespace: s.Namespace, Interface: s.Interface})
+		list = append(list, getsocks.Socket{FD: s.Slot(slot), Namespace: s.Namespace, Interface: s.Interface})
 	}
 	return list
 }

@@ -23,6 +23,9 @@ const daemonCommand = "daemon"
 // sendCommand makes it send messages, with form feeds between, each with all descriptors from 3 on: send SOCKET MESSAGE.
 const sendCommand = "send"
 
+// askCommand makes it be a worker that gets its socket by _getsocks, from a descriptor or a path: ask FROM GENERATION.
+const askCommand = "ask"
+
 // workerProgram is test/worker, which takes its sockets without any of this project's packages.
 var workerProgram string
 
@@ -43,6 +46,8 @@ func TestMain(m *testing.M) {
 				fds = append(fds, n)
 			}
 			exitWith(send(os.Args[2], os.Args[3], fds))
+		case askCommand:
+			exitWith(serveAsked(os.Args[2], os.Args[3]))
 		case daemonCommand:
 			exitWith(supervisor.Run(context.Background(), supervisor.Options{
 				Name: os.Args[2], ConfigPath: os.Args[3], RuntimeDir: os.Args[4], Version: "test",

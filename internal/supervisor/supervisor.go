@@ -264,10 +264,17 @@ func (d *Daemon) openServers() error {
 	return nil
 }
 
-// lend gives the _getsocks server duplicates, because the set may change while a client reads.
+// lend gives the _getsocks server duplicates, because the set may change while a client reads. Of a pair it lends the
+// half on which the generation that starts accepts: that is who asks.
 func (d *Daemon) lend() (list []getsocks.Socket, release func()) {
 	d.Do(func(held *sockets.Set) {
-		for _, s := range handoff.Offer(held) {
+		slot := d.slot
+		for _, g := range d.gens {
+			if g.State == handoff.Starting {
+				slot = g.Slot
+			}
+		}
+		for _, s := range handoff.Offer(held, slot) {
 			if dup, err := s.FD.Dup(); err == nil {
 				s.FD = dup
 				list = append(list, s)
