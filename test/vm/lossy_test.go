@@ -1,0 +1,77 @@
+//go:build vm
+
+package vm
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/8265a91a/supervisor/internal/control"
+	"github.com/8265a91a/supervisor/test/load"
+)
+
+// P1: a reload loses no request, whatever the server does on its stop signal. This worker exits at once, with whatever
+// it had accepted and not answered. That the same load without diversion loses shows that a loss would be seen.
+var _ = scenario("p1-lossy", func(t *testing.T, m *Machine) {
+	port := 7300
+	for _, accept := range []string{"net", "epoll"} {
+		for _, c := range []struct{ network, divert, reported string }{
+			{"tcp", "auto", "steer"},
+			{"udp", "auto", "steer"},
+			{"unix", "auto", "fence"},
+			{"tcp", "none", "none"},
+			{"unix", "none", "none"},
+		} {
+			port++
+			port := port
+			t.Run(fmt.Sprintf("%s, %s, divert %s", accept, c.network, c.divert), func(t *testing.T) {
+				t.Parallel()
+				name := fmt.Sprintf("lossy%d", port)
+				target, listen := tcp(port), fmt.Sprintf("127.0.0.1:%d", port)
+				clients := map[load.Class]int{load.New: 2, load.Late: 8}
+				switch {
+				case c.network == "unix":
+					target = load.Target{Network: "unix", Address: "/run/" + name + ".sock"}
+					listen = "unix:" + target.Address
+				case c.network == "udp":
+					listen = "udp:" + listen
+					clients = map[load.Class]int{load.UDP: 4}
+				}
+				s := m.With(t).service(name, fmt.Sprintf(`
+[worker]
+command = ["/usr/bin/worker", "-generation", "${generation}", "-drain=abrupt", "-accept=%s"]
+
+[drain]
+divert = %q
+settle = "1s"
+`, accept, c.divert)+socketTable("s", listen), "")
+				s.start()
+				what := fmt.Sprintf("p1 lossy %s %s, divert %s", accept, c.network, c.divert)
+				result := s.whileLoaded(load.Options{Target: target, Clients: clients, Pause: 2 * time.Millisecond, Late: 50 * time.Millisecond}, func() {
+					for range 3 {
+						old := s.view().serving()
+						if err := s.tryReload(); err != nil {
+							t.Errorf("reload: %v", err)
+						}
+						now := s.view()
+						i := slices.IndexFunc(now.status.Generations, func(g control.Generation) bool { return g.N == old.N })
+						if i < 0 || now.status.Generations[i].Divert != c.reported {
+							t.Errorf("generation %d was not diverted by %s: %+v", old.N, c.reported, now.status.Generations)
+						}
+						if now.serving().PID == old.PID {
+							t.Errorf("worker %d serves after the reload", old.PID)
+						}
+					}
+				})
+				s.report(what, result)
+				if lost := result.Failures(); c.divert == "auto" && lost > 0 {
+					t.Errorf("%s: %d of %d requests failed:\n%s", what, lost, result.Requests(), result)
+				} else if c.divert == "none" && result.Classes[load.Late].Failures() == 0 {
+					t.Errorf("%s: nothing was lost, so this load cannot see a loss:\n%s", what, result)
+				}
+			})
+		}
+	}
+})
