@@ -28,10 +28,10 @@
 //
 //	[ready]
 //	when                   array     all must hold: listening, notify, haproxy, command, file, delay; default ["listening"]
-//	stable                 duration  and still so this much later; default "0s"
+//	stable                 duration  and still so this much later; shorter than timeout; default "0s"
 //	timeout                duration  default "30s"
 //	socket              P  string    the worker's admin socket, for haproxy
-//	command             P  array     run until it exits 0, for command
+//	command             P  array     run until it exits 0, for command; ${pid} and $WORKER_PID are the worker's
 //	file                P  string    appears when the worker is ready, for file
 //	delay                  duration  for delay; shorter than timeout
 //
@@ -67,5 +67,6 @@
 // ${fd:NAME} ${addr:NAME} ${host:NAME} ${port:NAME} ${path:NAME} are of the socket NAME; ${getsocks} is the path of the
 // supervisor's own _getsocks server and ${getsocks_fd} a descriptor connected to it; ${pid} the worker's process id (not in
 // paths of files), ${generation} and ${slot} (0 or 1 in turn) its number; ${dir} the generation's runtime directory, ${runtime}
-// and ${name} the service's. Only "${" begins a placeholder, and there is no way to write it literally.
+// and ${name} the service's. Descriptors are in the worker's command and environment alone, and ${fd:NAME} in a check that gets
+// the sockets. Only "${" begins a placeholder, and there is no way to write it literally.
 package config

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -158,6 +159,29 @@ func TestMistakes(t *testing.T) {
 		{socket(`listen = "/run/x"`, `mode = 0x1ff`), `6: socket.mode: 511 is not octal (write "0660" or 0o660)`},
 		{socket(`listen = "/run/x"`, `mode = 0o1777`), `6: socket.mode: 01777 has more than permission bits (0000 to 0777)`},
 		{socket(`listen = "/run/x"`, `mode = true`), `6: socket.mode: must be a string, not a boolean (write "0660")`},
+
+		// What is sound key by key and cannot be together.
+		{worker(`sockets = ["bind"]`, `[[socket]]`, `name = "a"`, `listen = "/run/x"`), `6: socket.listen: worker.sockets = ["bind"] passes TCP and UDP sockets only, not "unix:/run/x" (use a convention that the server knows, or remove the socket)`},
+		{worker(`sockets = ["stdin"]`, `[[socket]]`, `name = "a"`, `listen = ":1"`, `[[socket]]`, `name = "b"`, `listen = ":2"`), `8: socket.name: worker.sockets with "stdin" passes one socket only, as descriptor 0: "b" is one too many (remove it, or use another convention)`},
+		{ready(`stable = "30s"`), `4: ready.stable: 30s does not fit into ready.timeout of 30s (make ready.timeout longer)`},
+		{ready(`when = ["delay"]`, `delay = "20s"`, `stable = "10s"`), `6: ready.stable: 10s after a delay of 20s does not fit into ready.timeout of 30s (make ready.timeout longer)`},
+		{drain(`divert = "steer"`, `[[socket]]`, `name = "a"`, `listen = "/run/x"`), `4: drain.divert: no socket here can be steered: only TCP and UDP can (divert = "fence" is for Unix sockets, "auto" takes what works)`},
+		{ready(`command = ["/bin/true"]`), `4: ready.command: does nothing without "command" in ready.when (add "command" to ready.when)`},
+		{ready(`file = "${dir}/ready"`), `4: ready.file: does nothing without "file" in ready.when (add "file" to ready.when)`},
+		{ready(`delay = "1s"`), `4: ready.delay: does nothing without "delay" in ready.when (add "delay" to ready.when)`},
+		{ready(`socket = "${runtime}/admin.sock"`), `4: ready.socket: does nothing without "haproxy" in ready.when (add "haproxy" to ready.when)`},
+		{handoff(`getsocks = "${runtime}/admin.sock"`, `fetch = "none"`), `4: handoff.getsocks: does nothing with fetch = "none" (remove handoff.fetch, or this)`},
+
+		// Descriptors where there are none.
+		{worker(`directory = "/proc/self/fd/${fd:a}"`), `3: worker.directory: "/proc/self/fd/${fd:a}" is a descriptor of the worker's, which is not there (only worker.command and worker.environment can hold it)`},
+		{ready(`when = ["file"]`, `file = "/x/${fd:a}"`), `5: ready.file: "/x/${fd:a}" is a descriptor of the worker's, which is not there (only worker.command and worker.environment can hold it)`},
+		{ready(`when = ["command"]`, `command = ["/bin/true",`, `"${fd:a}"]`), `6: ready.command: "${fd:a}" is a descriptor of the worker's, which is not there (only worker.command and worker.environment can hold it)`},
+		{drain(`command = ["/bin/true", "${getsocks_fd}"]`), `4: drain.command: "${getsocks_fd}" is a descriptor of the worker's, which is not there (only worker.command and worker.environment can hold it)`},
+		{"[worker]\ncommand = [\"/bin/a\", \"${fd:x}\"]\nsockets = [\"bind\"]", `2: worker.command: worker.sockets = ["bind"] passes no descriptor for "${fd:x}" (name the address: ${addr:NAME}, ${host:NAME}, ${port:NAME})`},
+		{worker(`sockets = ["getsocks"]`, `environment.FD = "${fd:x}"`), `4: worker.environment.FD: worker.sockets = ["getsocks"] passes no descriptor for "${fd:x}" (add "argv" to worker.sockets)`},
+		{worker(`environment.FD = "${getsocks_fd}"`), `3: worker.environment.FD: "${getsocks_fd}" needs the convention getsocks (add "getsocks" to worker.sockets)`},
+		{worker(`environment.FD = "${fd:x}"`, `check = ["/bin/true"]`), `3: worker.environment.FD: worker.check gets this too, and for it there is no "${fd:x}" (check_with_sockets = true, or set it for the command alone: "/usr/bin/env", "FD=${fd:x}", …)`},
+		{worker(`check = ["/bin/true", "${getsocks_fd}"]`, `check_with_sockets = true`, `sockets = ["getsocks"]`), `3: worker.check: "${getsocks_fd}" is not there for a check (leave it out)`},
 	} {
 		_, err := config.Parse("web", "f", []byte(test.text))
 		var list config.Errors
@@ -183,6 +207,43 @@ func TestErrorText(t *testing.T) {
 	} {
 		if got := test.err.Error(); got != test.want {
 			t.Errorf("got %q, want %q", got, test.want)
+		}
+	}
+}
+
+// What another supervisor has accepted is still the configuration of a worker that serves.
+func TestRecallAcceptsContradictions(t *testing.T) {
+	text := []byte(ready(`command = ["/bin/true", "${fd:a}"]`, `stable = "1h"`, `[[socket]]`, `name = "a"`, `listen = ":1"`))
+	if _, err := config.Parse("web", "f", text); err == nil {
+		t.Error("accepted as new")
+	}
+	c, err := config.Recall("web", "f", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Ready.Stable != time.Hour || len(c.Sockets) != 1 {
+		t.Errorf("got %+v", c)
+	}
+	if _, err := config.Recall("web", "f", []byte(worker(`socket = 1`))); err == nil {
+		t.Error("what is no configuration was accepted")
+	}
+}
+
+// What looks near a contradiction and is none.
+func TestSoundTogether(t *testing.T) {
+	for _, text := range []string{
+		worker(`sockets = ["bind"]`, `[[socket]]`, `name = "a"`, `listen = "udp::1"`),
+		worker(`sockets = ["stdin"]`, `[[socket]]`, `name = "a"`, `listen = "/run/x"`),
+		drain(`divert = "steer"`, `[[socket]]`, `name = "a"`, `nonblock = true`, `[[socket]]`, `name = "b"`, `listen = "/run/x"`),
+		drain(`divert = "steer"`),
+		ready(`when = ["delay"]`, `delay = "1s"`, `stable = "28s"`),
+		worker(`environment.FD = "${fd:x}"`),
+		worker(`environment.FD = "${fd:x}"`, `check = ["/bin/true"]`, `check_with_sockets = true`),
+		handoff(`getsocks = "${runtime}/admin.sock"`, `fetch = "pidfd"`),
+		"[worker]\nsockets = [\"stdin\"]\ncommand = [\"/bin/a\", \"${fd:x}\"]",
+	} {
+		if _, err := config.Parse("web", "f", []byte(text)); err != nil {
+			t.Errorf("%s\n%v", text, err)
 		}
 	}
 }

@@ -37,6 +37,16 @@ func Load(path string) (*Config, error) {
 // Parse makes a Config of data, the text of the service called name; path is only quoted.
 // The error is always an [Errors] with all mistakes; mistakes of the TOML syntax hide the others.
 func Parse(name, path string, data []byte) (*Config, error) {
+	return parse(name, path, data, (*decoder).contradictions)
+}
+
+// Recall reads the text of a configuration that was in force, so that an upgrade costs no worker: what Parse refuses
+// only because its keys contradict each other was accepted by the supervisor that wrote it down.
+func Recall(name, path string, data []byte) (*Config, error) {
+	return parse(name, path, data, func(*decoder, *Config) {})
+}
+
+func parse(name, path string, data []byte, further func(*decoder, *Config)) (*Config, error) {
 	text := strings.TrimPrefix(string(data), "\ufeff")
 	values, err := parseTOML(path, text)
 	if err != nil {
@@ -46,6 +56,7 @@ func Parse(name, path string, data []byte) (*Config, error) {
 	sum := sha256.Sum256(data)
 	c := &Config{Name: name, Path: path, Sum: hex.EncodeToString(sum[:]), Text: string(data)}
 	d.config(values, c)
+	further(d, c)
 	d.reportUnknown()
 	if err := CheckName(name); err != nil {
 		d.errs = append(d.errs, Error{File: path, Message: err.Error(), Hint: `a file such as "web.toml"`})

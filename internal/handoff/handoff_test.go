@@ -335,3 +335,14 @@ func TestPathsNameSockets(t *testing.T) {
 		}
 	}
 }
+
+// The command that waits for readiness is told which process it is about.
+func TestReadyCommandKnowsThePID(t *testing.T) {
+	h := newHost(t)
+	h.configure("", plain+"[ready]\nwhen = [\"command\"]\ntimeout = \"30s\"\ncommand = [\"/bin/sh\", \"-c\", \"echo ${pid} $WORKER_PID > DIR/pid\"]\n")
+	h.must()
+	said, err := os.ReadFile(filepath.Join(h.dir, "pid"))
+	if want := fmt.Sprintf("%d %[1]d\n", h.serving.PID()); err != nil || string(said) != want {
+		t.Errorf("it was given %q, want %q (%v)", said, want, err)
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/8265a91a/supervisor/internal/config"
@@ -79,7 +81,11 @@ func (h *Handoff) conditions(g *Generation) (list []worker.Condition, still func
 			if err != nil {
 				return nil, nil, err
 			}
-			env := append(baseEnvironment(os.Environ()), fmt.Sprintf("WORKER_PID=%d", g.PID()))
+			pid := strconv.Itoa(g.PID())
+			for i := range argv {
+				argv[i] = strings.ReplaceAll(argv[i], "${pid}", pid)
+			}
+			env := append(baseEnvironment(os.Environ()), "WORKER_PID="+pid)
 			dir, err := config.Expand(g.Config.Worker.Directory, values)
 			if err != nil {
 				return nil, nil, fmt.Errorf("worker.directory: %w", err)

@@ -165,7 +165,7 @@ func (s *state) config(n int, opts Options) *config.Config {
 		if !ok {
 			return nil
 		}
-		cfg, err := config.Parse(opts.Name, opts.ConfigPath, []byte(text))
+		cfg, err := config.Recall(opts.Name, opts.ConfigPath, []byte(text))
 		if err != nil {
 			return nil
 		}
