@@ -49,9 +49,10 @@ func (i *interception) receive(ctx context.Context) (*sys.FD, error) {
 	return notify, nil
 }
 
-// Resolver chooses the held socket that a bind(2) of the generation is answered with.
-func Resolver(host Host, g *Generation) func(intercept.Request) (int, bool) {
-	return func(req intercept.Request) (fd int, ok bool) {
+// Resolver chooses the held socket that a bind(2) of the generation is answered with. It returns a duplicate, which the
+// caller closes: the held set may change meanwhile.
+func Resolver(host Host, g *Generation) func(intercept.Request) (*sys.FD, error) {
+	return func(req intercept.Request) (dup *sys.FD, err error) {
 		host.Do(func(held *sockets.Set) {
 			var list []intercept.Listener
 			for _, s := range held.Ordered(nil) {
@@ -63,9 +64,11 @@ func Resolver(host Host, g *Generation) func(intercept.Request) (int, bool) {
 					Network: s.Info.Network, Address: netip.AddrPortFrom(ip, uint16(s.Info.Port)), FD: s.Slot(g.Slot).Num(),
 				})
 			}
-			fd, ok = intercept.Match(req, list)
+			if fd, ok := intercept.Match(req, list); ok {
+				dup, err = sys.DupNum(fd)
+			}
 		})
-		return fd, ok
+		return dup, err
 	}
 }
 

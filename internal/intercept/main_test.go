@@ -127,6 +127,16 @@ func listener(t *testing.T, network, host string) intercept.Listener {
 	return intercept.Listener{Network: network, Address: netip.MustParseAddrPort(s.Address), FD: fd.Num()}
 }
 
+// resolver answers with duplicates of listeners.
+func resolver(listeners ...intercept.Listener) func(intercept.Request) (*sys.FD, error) {
+	return func(r intercept.Request) (*sys.FD, error) {
+		if fd, ok := intercept.Match(r, listeners); ok {
+			return sys.DupNum(fd)
+		}
+		return nil, nil
+	}
+}
+
 // worker is an intercepted child.
 type worker struct {
 	cmd     *exec.Cmd
@@ -145,9 +155,7 @@ func start(t *testing.T, argv []string, listeners ...intercept.Listener) *worker
 	var ctx context.Context
 	ctx, w.cancel = context.WithCancel(context.Background())
 	go func() {
-		w.served <- intercept.Serve(ctx, w.notify, func(r intercept.Request) (int, bool) {
-			return intercept.Match(r, listeners)
-		}, func(err error) { w.reports <- err })
+		w.served <- intercept.Serve(ctx, w.notify, resolver(listeners...), func(err error) { w.reports <- err })
 	}()
 	t.Cleanup(func() {
 		w.cancel()

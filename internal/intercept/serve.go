@@ -16,10 +16,10 @@ import (
 )
 
 // Serve answers the calls that arrive at the borrowed notification descriptor until no process is left that could make
-// one (nil), or ctx is done (its cause). resolve returns the borrowed descriptor that is to take the place of the
-// server's, open until resolve is called again or Serve returns; false lets the kernel bind. report, if not nil, is
-// told why a call that is ours could not be answered with our socket. Both are called from this goroutine.
-func Serve(ctx context.Context, notify *sys.FD, resolve func(Request) (fd int, ok bool), report func(error)) error {
+// one (nil), or ctx is done (its cause). resolve returns the descriptor that is to take the place of the server's, which
+// Serve closes, or nil, which lets the kernel bind, as an error does. report, if not nil, is told why a call that is
+// ours could not be answered with our socket. Both are called from this goroutine.
+func Serve(ctx context.Context, notify *sys.FD, resolve func(Request) (*sys.FD, error), report func(error)) error {
 	dup, err := notify.Dup()
 	if err != nil {
 		return fmt.Errorf("serve bind notifications: %w", err)
@@ -59,7 +59,7 @@ func Serve(ctx context.Context, notify *sys.FD, resolve func(Request) (fd int, o
 
 type server struct {
 	notify  int
-	resolve func(Request) (int, bool)
+	resolve func(Request) (*sys.FD, error)
 	report  func(error)
 }
 
@@ -105,18 +105,22 @@ func (s *server) replace(call sys.BindCall) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("inspect socket of bind to %s by process %d: %w", address, call.TID, err)
 	}
-	fd, ok := s.resolve(Request{Network: c.socket.Network, Address: address, PID: c.pid})
-	if !ok {
+	ours, err := s.resolve(Request{Network: c.socket.Network, Address: address, PID: c.pid})
+	if err != nil {
+		return false, fmt.Errorf("bind to %s by process %d: %w", address, c.pid, err)
+	}
+	if ours == nil {
 		return false, nil
 	}
-	if ours, err := sys.Cookie(fd); err == nil && ours == c.socket.Cookie {
+	defer ours.Close()
+	if cookie, err := sys.Cookie(ours.Num()); err == nil && cookie == c.socket.Cookie {
 		// Replaced already, then a signal interrupted the call and the kernel began it anew.
 		return true, nil
 	}
-	if err := sys.SetNonblock(fd, c.socket.Nonblock); err != nil {
+	if err := sys.SetNonblock(ours.Num(), c.socket.Nonblock); err != nil {
 		return false, fmt.Errorf("bind to %s by process %d: %w", address, c.pid, err)
 	}
-	if err := sys.ReplaceBindSocket(s.notify, call, fd, c.cloexec); err != nil {
+	if err := sys.ReplaceBindSocket(s.notify, call, ours.Num(), c.cloexec); err != nil {
 		return false, fmt.Errorf("bind to %s by process %d: %w", address, c.pid, err)
 	}
 	return true, nil

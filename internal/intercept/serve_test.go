@@ -103,7 +103,7 @@ func TestNextSupervisorServes(t *testing.T) {
 	var w worker
 	notify := w.spawn(t, selfListening(t, a))
 	defer notify.Close()
-	resolve := func(r intercept.Request) (int, bool) { return intercept.Match(r, []intercept.Listener{ours}) }
+	resolve := resolver(ours)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if err := intercept.Serve(ctx, notify, resolve, nil); !errors.Is(err, context.Canceled) {

@@ -129,7 +129,7 @@ func TestShimIntercepts(t *testing.T) {
 	go func() {
 		notify, err := intercept.Receive(ctx, ours)
 		if err == nil {
-			err = intercept.Serve(ctx, notify, func(intercept.Request) (int, bool) { return fd.Num(), true }, nil)
+			err = intercept.Serve(ctx, notify, func(intercept.Request) (*sys.FD, error) { return fd.Dup() }, nil)
 			notify.Close()
 		}
 		served <- err
