@@ -10,7 +10,9 @@
 //		log.Fatal(err)
 //	}
 //	w.HTTP(l, &http.Server{Handler: mux})
-//	log.Fatal(w.Run(context.Background()))
+//	if err := w.Run(context.Background()); err != nil {
+//		log.Fatal(err)
+//	}
 //
 // The same program runs under the supervisor, under a plain systemd service with
 // socket activation, and by hand: a socket that nobody passed is bound.
