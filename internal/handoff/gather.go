@@ -98,10 +98,11 @@ func (h *Handoff) fetchOld(ctx context.Context) (string, error) {
 	if err != nil {
 		// An old worker that hangs must not be able to prevent its own replacement: what it listens on has been
 		// held since it became ready. Only if nothing is held is there nothing to hand over.
-		if h.countFetched() == 0 {
+		n := h.countServed()
+		if n == 0 {
 			return "", err
 		}
-		h.Host.Note(Warning, fmt.Sprintf("cannot fetch the sockets of generation %d (pid %d): %v; going on with the %d held ones", h.Old.N, h.Old.PID(), err, h.countFetched()))
+		h.Host.Note(Warning, fmt.Sprintf("cannot fetch the sockets of generation %d (pid %d): %v; going on with the %d held ones", h.Old.N, h.Old.PID(), err, n))
 		return "failed, held sockets are used", nil
 	}
 	added := 0
@@ -119,10 +120,11 @@ func (h *Handoff) fetchOld(ctx context.Context) (string, error) {
 	return note, nil
 }
 
-func (h *Handoff) countFetched() (n int) {
+// countServed is the number of held sockets on which workers accept: what one pushed may be anything.
+func (h *Handoff) countServed() (n int) {
 	h.Host.Do(func(held *sockets.Set) {
 		for _, s := range held.Ordered(nil) {
-			if s.Origin == sockets.Fetched {
+			if s.Origin != sockets.Pushed {
 				n++
 			}
 		}

@@ -1,0 +1,32 @@
+package handoff_test
+
+import (
+	"testing"
+
+	"github.com/8265a91a/supervisor/internal/config"
+	"github.com/8265a91a/supervisor/internal/sockets"
+)
+
+// A worker that does not answer when it is asked for its sockets is replaced all the same, if they are held, wherever
+// they came from; what workers pushed is no such socket.
+func TestOldWorkerDoesNotAnswer(t *testing.T) {
+	for _, c := range []struct {
+		origin sockets.Origin
+		fails  bool
+	}{{origin: sockets.Bound}, {origin: sockets.Unit}, {origin: sockets.Fetched}, {origin: sockets.Pushed, fails: true}} {
+		t.Run(string(c.origin), func(t *testing.T) {
+			h := newHost(t)
+			h.configure("-bind=unix:"+h.dir+"/own", "[drain]\ndivert = \"none\"\n")
+			h.must()
+			h.serving.Config.Handoff.Fetch, h.serving.Config.Handoff.Getsocks = config.FetchGetsocks, h.dir+"/nobody"
+			h.listener(c.origin, "held", 80)
+			_, err := h.handoff()
+			if (err != nil) != c.fails {
+				t.Errorf("the handoff: %v", err)
+			}
+			if h.noted("going on with the 1 held ones") == c.fails {
+				t.Errorf("notes: %q", h.notes)
+			}
+		})
+	}
+}
