@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 
 	"github.com/8265a91a/supervisor/internal/config"
@@ -23,7 +24,11 @@ func (h *Handoff) bind() error {
 	for i := range h.Config.Sockets {
 		want := &h.Config.Sockets[i]
 		if have := heldFor(byName[want.Name], want); have != nil {
-			h.Host.Do(func(*sockets.Set) { have.Nonblock = want.Nonblock })
+			h.Host.Do(func(*sockets.Set) {
+				was := have.Nonblock
+				h.restore = append(h.restore, func() { have.Nonblock = was })
+				have.Nonblock = want.Nonblock
+			})
 			continue
 		}
 		if want.Listen == (config.Address{}) {
@@ -158,14 +163,18 @@ func number(owner string, lookup func() (string, error)) (int, error) {
 	return strconv.Atoi(id)
 }
 
-// unbind closes what this handoff bound: a socket without a worker is a black hole.
+// unbind closes what this handoff bound, for a socket without a worker is a black hole, and puts back what it changed of
+// other sockets.
 func (h *Handoff) unbind() {
 	h.Host.Do(func(held *sockets.Set) {
+		for _, put := range slices.Backward(h.restore) {
+			put()
+		}
 		for _, s := range h.bound {
 			RemoveBound(held, s)
 		}
 	})
-	h.bound = nil
+	h.bound, h.restore = nil, nil
 }
 
 // RemoveBound forgets a socket that the supervisor bound, and its file.

@@ -54,6 +54,7 @@ type Handoff struct {
 	Trace  Trace
 
 	bound      []*sockets.Socket // sockets that this handoff bound, closed again when it fails
+	restore    []func()          // puts back what it changed of others; called last first, inside Do
 	before     map[uint64]bool   // what was held before New was asked
 	pair       *pairing          // the supervisor's end of -x sockpair@N while New starts
 	bindings   *interception     // where New's exec shim sends what its bind(2) calls are answered by

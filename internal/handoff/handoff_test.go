@@ -114,6 +114,39 @@ func TestEveryFailureIsUndone(t *testing.T) {
 	}
 }
 
+// The mode of a socket is shared: a handoff that fails leaves it as the old worker needs it, whether the configuration
+// changed it or the newcomer.
+func TestModeIsPutBack(t *testing.T) {
+	for _, c := range []struct {
+		name, args, mode string
+		was              bool
+	}{
+		{"by the configuration", "-exit=3", "nonblock = false\n", true},
+		{"by the newcomer", "-never-ready", "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHost(t)
+			h.configure("-accept=block", plain)
+			if c.was {
+				h.configure("-accept=epoll", plain+"nonblock = true\n")
+			}
+			h.must()
+			s := h.held.Get("http")
+			asked := s.Nonblock
+			h.configure(c.args, plain+c.mode+"[ready]\nwhen = [\"notify\", \"listening\"]\ntimeout = \"300ms\"\n")
+			if _, err := h.handoff(); err == nil {
+				t.Fatal("it did not fail")
+			}
+			if on, err := sys.Nonblock(s.FD.Num()); err != nil || on != c.was {
+				t.Errorf("O_NONBLOCK is %v, was %v: %v", on, c.was, err)
+			}
+			if s.Nonblock != asked {
+				t.Error("the failed configuration's mode is remembered")
+			}
+		})
+	}
+}
+
 func steps(ho *handoff.Handoff) (names []string) {
 	for _, s := range ho.Trace.Steps {
 		names = append(names, s.Name)

@@ -75,6 +75,9 @@ func (h *Handoff) prepareSockets() error {
 	h.Host.Do(func(held *sockets.Set) {
 		for _, s := range held.Ordered(nil) {
 			fd := s.Slot(h.New.Slot)
+			if was, err := sys.Nonblock(fd.Num()); err == nil { // also for what the newcomer itself sets
+				h.restore = append(h.restore, func() { _ = sys.SetNonblock(fd.Num(), was) })
+			}
 			if s.Nonblock != nil {
 				err = errors.Join(err, sys.SetNonblock(fd.Num(), *s.Nonblock))
 			}
