@@ -6,6 +6,7 @@ import (
 	"os/user"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"github.com/8265a91a/supervisor/internal/config"
 	"github.com/8265a91a/supervisor/internal/sockets"
@@ -103,7 +104,7 @@ func open(want *config.Socket, pair bool) (*sockets.Socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.Nonblock = want.Nonblock
+	s.Nonblock, s.File = want.Nonblock, fileID(path)
 	return s, nil
 }
 
@@ -177,14 +178,21 @@ func (h *Handoff) unbind() {
 	h.bound, h.restore = nil, nil
 }
 
-// RemoveBound forgets a socket that the supervisor bound, and its file.
+// RemoveBound forgets a socket that the supervisor bound, and its file, unless another has taken that place.
 func RemoveBound(held *sockets.Set, s *sockets.Socket) {
-	path := ""
-	if s.Info.Network == "unix" || s.Info.Network == "unixgram" || s.Info.Network == "unixpacket" {
-		path = s.Info.Address
+	// As long as the socket is open nothing else gets the number of its file.
+	if s.File != "" && s.File == fileID(s.Info.Address) {
+		os.Remove(s.Info.Address)
 	}
 	held.Remove(s)
-	if path != "" && path[0] != '@' {
-		os.Remove(path)
+}
+
+// fileID tells the file at path from all others; it is empty where there is none.
+func fileID(path string) string {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return ""
 	}
+	st := info.Sys().(*syscall.Stat_t)
+	return fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }

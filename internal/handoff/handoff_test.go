@@ -313,6 +313,23 @@ func TestUnconfigured(t *testing.T) {
 	}
 }
 
+// A worker that binds the path by itself, which the configuration does not name any more, keeps its file.
+func TestUnconfiguredButBoundByWorker(t *testing.T) {
+	h := newHost(t)
+	h.configure("", plain+"[[socket]]\nname = \"path\"\nlisten = \"unix:DIR/path\"\n")
+	h.must()
+	h.configure("-bind=unix:"+h.dir+"/path", plain)
+	h.must()
+	if h.held.Get("path") != nil {
+		t.Error("the socket is still held")
+	}
+	conn, err := net.Dial("unix", h.dir+"/path")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+}
+
 // The owner of a socket's file may be given by number.
 func TestOwnerByNumber(t *testing.T) {
 	uid, gid := os.Getuid(), os.Getgid()

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"os"
 	"strings"
 	"time"
 
@@ -86,14 +85,7 @@ func (d *Daemon) drainAll(began time.Time, limit time.Duration) {
 		d.startDrain(g, nowhere, nil)
 	}
 	for _, s := range d.held.Ordered(nil) {
-		path := ""
-		if s.Origin == sockets.Bound && strings.HasPrefix(s.Info.Network, "unix") && !strings.HasPrefix(s.Info.Address, "@") {
-			path = s.Info.Address
-		}
-		d.held.Remove(s)
-		if path != "" {
-			os.Remove(path)
-		}
+		handoff.RemoveBound(d.held, s) // of another origin it has no file
 	}
 	for _, p := range d.pushed {
 		p.FD.Close()
