@@ -3,7 +3,8 @@
 //
 // A preset is a directory of presets: about.toml says what it is for, which sockets it needs and what it cannot
 // promise (see Preset); service.toml becomes NAME.toml; dropin.conf, where it is there, becomes a drop-in of
-// supervisor@NAME.service. In all of them @NAME@ stands for the service's name.
+// supervisor@NAME.service. In all of them @NAME@ stands for the service's name; a line with @SOCKET@, @NETWORK@, @LISTEN@, @HOST@ or
+// @PORT@ is there once for each address.
 package units
 
 import "embed"

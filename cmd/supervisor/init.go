@@ -21,7 +21,7 @@ preset cannot promise, and the next three commands.
 
   --list          the presets
   --listen ADDR   in the place of the preset's address: HOST:PORT, :PORT for all, or the path of a Unix socket
-  --harden GRADE  add a drop-in that hardens the service: any (for any server) or known (stricter)
+  --harden GRADE  add a drop-in that hardens the service: any (for any server but sshd) or known (stricter)
   --dry-run       print the files instead of writing them
   --root DIR      write below DIR, as for the image of another system
 
@@ -49,6 +49,9 @@ type initOptions struct {
 
 func initialize(e *env, operands []string, o initOptions) error {
 	if o.list {
+		if len(operands) > 0 {
+			return usageError{"--list takes no arguments: " + strings.Join(operands, " "), ""}
+		}
 		return listPresets(e)
 	}
 	if len(operands) == 0 {
@@ -58,9 +61,15 @@ func initialize(e *env, operands []string, o initOptions) error {
 	if err != nil {
 		return err
 	}
+	if len(operands) == 1 {
+		return usageError{"the name of the new service is missing", "supervisor init " + p.name + " NAME"}
+	}
 	name, err := e.oneName(operands[1:])
 	if err != nil {
 		return err
+	}
+	if plain, isFile := strings.CutSuffix(name, ".toml"); isFile {
+		return usageError{fmt.Sprintf("NAME is without .toml, not %q", name), fmt.Sprintf("supervisor init %s %s", p.name, plain)}
 	}
 	var addresses []string
 	if o.listen != "" {

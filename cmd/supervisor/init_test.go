@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -31,6 +32,9 @@ func written(t *testing.T, root string) map[string]string {
 	return found
 }
 
+// token is what init fills in.
+var token = regexp.MustCompile("@[A-Z]+@")
+
 func TestEveryPresetIsWhole(t *testing.T) {
 	for _, name := range presetNames() {
 		t.Run(name, func(t *testing.T) {
@@ -55,14 +59,14 @@ func TestEveryPresetIsWhole(t *testing.T) {
 			}
 			files := written(t, root)
 			for path, content := range files {
-				if strings.Contains(content, "@NAME@") || strings.Contains(content, "@LISTEN@") {
+				if token.MatchString(content) {
 					t.Errorf("%s is not filled in:\n%s", path, content)
 				}
 				if !strings.Contains(stdout, "wrote "+root+path) {
 					t.Errorf("%s was written without a word", path)
 				}
 			}
-			if strings.Contains(stdout, "@NAME@") || !strings.Contains(stdout, "systemctl enable --now ") {
+			if token.MatchString(stdout) || !strings.Contains(stdout, "systemctl enable --now ") {
 				t.Errorf("said:\n%s", stdout)
 			}
 		})
@@ -178,19 +182,81 @@ func TestInitRefuses(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"", "the name of a preset is missing"},
 		{"ngin web", `there is no preset "ngin"` + "\nsupervisor: hint: did you mean \"nginx\"?"},
-		{"nginx", "the name of a service is missing"},
 		{"nginx a/b", `the service's name "a/b"`},
 		{"nginx web --listen localhost:80", "names are not looked up"},
 		{"nginx web --listen /run/web.sock", "does not do with a Unix socket"},
 		{"nginx web --listen udp:127.0.0.1:80", "tcp are what nginx needs"},
 		{"haproxy web --listen :80", "binds its sockets by itself"},
 		{"java web --listen :80,:81", "takes one socket only"},
+		{"gunicorn web --listen :80,:81", "takes one socket only"},
+		{"nginx", "hint: supervisor init nginx NAME"},
+		{"go web.toml", "hint: supervisor init go web\n"},
+		{"--list web", "--list takes no arguments: web"},
+		{"sshd login --harden any", "--harden is not for sshd"},
+		{"sshd login --harden known", "--harden is not for sshd"},
 		{"nginx web --harden most", `no grade of hardening "most"`},
 	} {
 		code, stdout, stderr := invoke(append([]string{"init", "--root", t.TempDir()}, strings.Fields(c.args)...)...)
 		if code != exitUsage || stdout != "" || !strings.Contains(stderr, c.want) {
 			t.Errorf("%s: exit %d: %s%s", c.args, code, stdout, stderr)
 		}
+	}
+}
+
+// A command that names its socket has room for no second one, of which nobody would tell the worker.
+func TestPresetsThatNameTheirSocketTakeOne(t *testing.T) {
+	named := 0
+	for _, name := range presetNames() {
+		p, err := loadPreset(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(p.service, ":"+p.Socket+"}") {
+			named++
+			if !p.Single {
+				t.Errorf("%s names ${...:%s} and takes more than one address", name, p.Socket)
+			}
+		}
+	}
+	if named < 5 {
+		t.Errorf("only %d presets name their socket", named)
+	}
+}
+
+// What is to be changed names the addresses that were asked for.
+func TestInitSaysTheAddressesGiven(t *testing.T) {
+	for preset, lines := range map[string]string{
+		"apache2":   "    Listen 192.0.2.7:471\n    Listen [2001:db8::7]:472\n",
+		"php-fpm":   "    listen = 192.0.2.7:471\n    listen = [2001:db8::7]:472\n",
+		"unbound":   "    interface: 192.0.2.7@471\n    interface: 2001:db8::7@472\n",
+		"dnsmasq":   "    listen-address=192.0.2.7\n    listen-address=2001:db8::7\n",
+		"mosquitto": "    listener 471 192.0.2.7\n    listener 472 2001:db8::7\n",
+		"h2o":       "    host: 192.0.2.7, port: 471\n    host: 2001:db8::7, port: 472\n",
+		"dovecot":   "    listen = 192.0.2.7 and port = 471\n    listen = 2001:db8::7 and port = 472\n",
+		"nginx":     "    listen 192.0.2.7:471;\n    listen [2001:db8::7]:472;\n",
+		"puma":      "    bind \"tcp://192.0.2.7:471\"\n    bind \"tcp://[2001:db8::7]:472\"\n",
+		"go":        "    serve(w.Listen(\"http\", \"tcp\", \"192.0.2.7:471\"))\n    serve(w.Listen(\"http-2\", \"tcp\", \"[2001:db8::7]:472\"))\n",
+		"redis":     "    bind 192.0.2.7\n    port 471\n",
+	} {
+		addresses := "192.0.2.7:471,[2001:db8::7]:472"
+		if preset == "redis" {
+			addresses = "192.0.2.7:471"
+		}
+		code, stdout, stderr := invoke("init", preset, "web", "--dry-run", "--listen", addresses)
+		if code != exitDone || !strings.Contains(stdout, strings.ReplaceAll("\n"+lines, "\n    ", "\n      ")) {
+			t.Errorf("%s: exit %d: %s%s", preset, code, stdout, stderr)
+		}
+	}
+	if _, stdout, _ := invoke("init", "go", "web", "--dry-run", "--listen", "/run/web.sock"); !strings.Contains(stdout, `w.Listen("http", "unix", "/run/web.sock")`) {
+		t.Error(stdout)
+	}
+}
+
+// What a generation saves, and where it looks for it, does not depend on where the supervisor runs.
+func TestRedisHasItsDirectory(t *testing.T) {
+	_, stdout, _ := invoke("init", "redis", "web", "--dry-run")
+	if !strings.Contains(stdout, "\ndirectory = \"/var/lib/redis\"") || strings.Contains(stdout, "WorkingDirectory") {
+		t.Error(stdout)
 	}
 }
 

@@ -115,6 +115,7 @@ func TestUsage(t *testing.T) {
 		{"reload a b", exitUsage, "", "too many arguments: b"},
 		{"reload ../web", exitUsage, "", "error: the service's name"},
 		{"reload -- -web", exitUsage, "", "error: the service's name"},
+		{"run", exitUsage, "", "hint: supervisor run NAME, or --config FILE"},
 		{"fetch", exitUsage, "", "fetch takes one socket"},
 		{"check", exitUsage, "", "a configuration file is missing"},
 		{"reexec --all web", exitUsage, "", "exclude each other"},

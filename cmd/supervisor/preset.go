@@ -30,6 +30,8 @@ type preset struct {
 	Protocols []string `toml:"protocols"`
 	Unix      bool     `toml:"unix"`
 	Single    bool     `toml:"single"`
+	// Logins says that it gives logins, which must not be confined as a service is.
+	Logins bool `toml:"logins"`
 	// Nonblock is what the server wants O_NONBLOCK to be; nil if it does not matter.
 	Nonblock *bool `toml:"nonblock"`
 	// User is whom the service runs as; empty where the server starts as root.
@@ -104,7 +106,7 @@ func (p *preset) sockets(addresses []string) ([]wanted, error) {
 		addresses = p.Listen
 	}
 	if p.Single && len(addresses) > 1 {
-		return nil, usageError{p.name + " takes one socket only", "--listen :PORT listens on all addresses of IPv4 and IPv6"}
+		return nil, usageError{p.name + " takes one socket only, as this preset runs it", "--listen :PORT is all addresses of IPv4 and IPv6"}
 	}
 	var list []wanted
 	for i, text := range addresses {

@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 	"io/fs"
+	"net"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/8265a91a/supervisor/internal/config"
@@ -52,19 +54,46 @@ func (p *preset) render(name string, list []wanted, harden string) (plan, error)
 		if err != nil {
 			return plan{}, err
 		}
+		if p.Logins {
+			return plan{}, usageError{"--harden is not for " + p.name + ": the sessions of its users would be confined as well", "init it without --harden"}
+		}
 		out.files = append(out.files, file{path.Join(dropins, "hardening.conf"), text})
 	}
 	out.units = append(out.units, "supervisor@"+name+".service")
 	return out, nil
 }
 
-// expand fills in what is not known before init. Placeholders of the form ${...} are the supervisor's.
+// expand fills in what is not known before init: the name, and in a line that shows an address, one line for each.
+// Placeholders of the form ${...} are the supervisor's.
 func (p *preset) expand(name, text string, list []wanted) string {
-	listen := ""
-	if len(list) > 0 {
-		listen = list[0].address.String()
+	var b strings.Builder
+	for line := range strings.Lines(strings.ReplaceAll(text, "@NAME@", name)) {
+		last := ""
+		for _, w := range list {
+			filled := w.fill(line)
+			if filled != last { // a line without an address, or of an address for TCP and for UDP
+				b.WriteString(filled)
+			}
+			last = filled
+		}
+		if len(list) == 0 {
+			b.WriteString(line)
+		}
 	}
-	return strings.NewReplacer("@NAME@", name, "@LISTEN@", listen).Replace(text)
+	return b.String()
+}
+
+func (w wanted) fill(line string) string {
+	a := w.address
+	if a.Path != "" {
+		return strings.NewReplacer("@SOCKET@", w.name, "@NETWORK@", a.Network, "@LISTEN@", a.Path).Replace(line)
+	}
+	host := a.Host
+	if host == "" {
+		host = "::"
+	}
+	port := strconv.Itoa(int(a.Port))
+	return strings.NewReplacer("@SOCKET@", w.name, "@NETWORK@", a.Network, "@LISTEN@", net.JoinHostPort(host, port), "@HOST@", host, "@PORT@", port).Replace(line)
 }
 
 // tables are the [[socket]] tables: of sockets that the supervisor binds, or with options for those of units.
@@ -138,7 +167,7 @@ func (p *preset) dropIn(name string, socketUnits []string, list []wanted) string
 func hardening(grade string) (string, error) {
 	data, err := fs.ReadFile(units.Files, path.Join("hardening", grade+".conf"))
 	if err != nil {
-		return "", usageError{fmt.Sprintf("there is no grade of hardening %q", grade), "any (for any server), or known (for a server that needs no more than it allows)"}
+		return "", usageError{fmt.Sprintf("there is no grade of hardening %q", grade), "any (for any server that gives no logins), or known (for a server that needs no more than it allows)"}
 	}
 	return string(data), nil
 }

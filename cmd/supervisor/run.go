@@ -41,6 +41,9 @@ func (e *env) daemon(operands []string, file string) error {
 	if file != "" && len(operands) == 0 {
 		operands = []string{strings.TrimSuffix(filepath.Base(file), ".toml")}
 	}
+	if len(operands) == 0 {
+		return usageError{"the name of a service is missing", "supervisor run NAME, or --config FILE"}
+	}
 	name, err := e.oneName(operands)
 	if err != nil {
 		return err
