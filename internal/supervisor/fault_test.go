@@ -11,6 +11,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/8265a91a/supervisor/internal/sys"
 )
 
 func (s *service) faultFile() string { return filepath.Join(s.dir, "fault") }
@@ -284,4 +288,115 @@ func TestSlowPoints(t *testing.T) {
 	}
 	load.end()
 	s.stop()
+}
+
+// storedSockets are the entries of sockets in the store, with their identities.
+func (s *service) storedSockets() map[string]uint64 {
+	s.t.Helper()
+	s.barrier()
+	stored := map[string]uint64{}
+	for _, e := range s.manager.Entries() {
+		if !strings.HasPrefix(e.Name, "supervisor.socket.") && !strings.HasPrefix(e.Name, "supervisor.alternate.") {
+			continue
+		}
+		cookie, err := sys.Cookie(e.FD.Num())
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		stored[e.Name] = cookie
+	}
+	return stored
+}
+
+// whileAt reloads, and runs f while the daemon stands at a point. It returns when the reload and its drain have ended, and
+// reports whether the point was reached.
+func (s *service) whileAt(point string, f func()) bool {
+	s.t.Helper()
+	there, leave := s.faultFile()+".there", s.faultFile()+".leave"
+	s.arm(point, fmt.Sprintf("exec : > %s; until [ -e %s -o ! -d %s ]; do sleep 0.01; done; rm %[1]s %[2]s", there, leave, s.dir))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.try(true)
+	}()
+	s.eventually(func() string {
+		select {
+		case <-done:
+			return ""
+		default:
+		}
+		if _, err := os.Lstat(there); err != nil {
+			return fmt.Sprintf("%s: the reload hangs", point)
+		}
+		return ""
+	})
+	reached := s.disarm()
+	if reached {
+		f()
+		if err := os.WriteFile(leave, nil, 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	select {
+	case <-done:
+	case <-time.After(limit):
+		s.t.Fatalf("%s: the reload hangs after it", point)
+	}
+	return reached
+}
+
+// From some point of a handoff on the store takes nothing more, and says nothing, as systemd's does: one generation serves
+// in the end, no socket is lost, and with room the next reload puts everything right.
+func TestStoreFullEverywhere(t *testing.T) {
+	t.Parallel()
+	for _, order := range orders {
+		t.Run(order, func(t *testing.T) {
+			t.Parallel()
+			s := faulty(t, order)
+			s.start()
+			load := s.load()
+			s.settled()
+			sockets := s.storedSockets()
+			if len(sockets) != 2 {
+				t.Fatalf("stored: %v", sockets)
+			}
+			held := s.fds().Sockets[0].Cookie
+			tally := &tally{t: t}
+			for _, point := range s.points() {
+				if name, _, _ := strings.Cut(point, "#"); !isStore(name) && name != "before store" && name != "after store" {
+					continue
+				}
+				_, n := s.settled()
+				tally.note(point, s.whileAt(point, func() {
+					s.barrier()
+					s.manager.SetMax(len(s.manager.Names()))
+				}))
+				s.eventually(func() string {
+					for _, g := range s.status().Generations {
+						if (g.N != n+1 || g.State != "serving") && g.State != "gone" {
+							return fmt.Sprintf("generation %d is %s", g.N, g.State)
+						}
+					}
+					return ""
+				})
+				if diff := cmp.Diff(sockets, s.storedSockets()); diff != "" {
+					t.Errorf("sockets in the full store: %s", diff)
+				}
+				s.manager.SetMax(fdstoreMax)
+				s.reload()
+				s.settled()
+				if diff := cmp.Diff(sockets, s.storedSockets()); diff != "" || s.fds().Sockets[0].Cookie != held {
+					t.Errorf("sockets: %s", diff)
+				}
+				s.kill()
+				s.start()
+				if t.Failed() {
+					t.Fatalf("at %s", point)
+				}
+			}
+			tally.check()
+			load.end()
+			s.stop()
+		})
+	}
 }
