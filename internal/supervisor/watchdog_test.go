@@ -18,10 +18,12 @@ func (s *service) watched(interval string) {
 func (s *service) replaced(n int) {
 	s.t.Helper()
 	s.eventually(func() string {
-		if _, now := s.serving(); now <= n {
-			return fmt.Sprintf("generation %d is not replaced", n)
+		for _, g := range s.status().Generations {
+			if g.N > n && g.State == "serving" {
+				return ""
+			}
 		}
-		return ""
+		return fmt.Sprintf("generation %d is not replaced", n)
 	})
 }
 

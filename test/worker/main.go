@@ -46,6 +46,7 @@ type options struct {
 	stopping   time.Duration
 	hostile    bool
 	watchdog   bool
+	pidFile    string
 }
 
 type list []string
@@ -81,6 +82,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.DurationVar(&o.stopping, "drain-delay", 0, "stay so long after SIGTERM before exiting")
 	f.BoolVar(&o.hostile, "hostile", false, "attack the notify sockets of the supervisor and of systemd after READY=1")
 	f.BoolVar(&o.watchdog, "watchdog", false, "say WATCHDOG=1 six times in WATCHDOG_USEC")
+	f.StringVar(&o.pidFile, "pid-file", "", "write the pid to this file before READY=1")
 	return f
 }
 
@@ -159,6 +161,11 @@ func run(o *options) error {
 	s := &server{options: o, sockets: sockets}
 	if !o.ignore {
 		if err := s.start(); err != nil {
+			return err
+		}
+	}
+	if o.pidFile != "" {
+		if err := os.WriteFile(o.pidFile, fmt.Appendln(nil, os.Getpid()), 0o644); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,177 @@
+package supervisor_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// alone waits until one generation serves, all others are gone, and its main process is the only one.
+func (s *service) alone() (pid, generation int) {
+	s.t.Helper()
+	s.eventually(func() string {
+		st := s.status()
+		for i, g := range st.Generations {
+			if want := map[bool]string{true: "serving", false: "gone"}[i == 0]; g.State != want {
+				return fmt.Sprintf("generation %d is %s", g.N, g.State)
+			}
+		}
+		pid, generation = st.Generations[0].PID, st.Generations[0].N
+		return cmp.Diff([]int{pid}, s.processes())
+	})
+	return pid, generation
+}
+
+// crash kills the worker and waits for the next.
+func (s *service) crash() {
+	s.t.Helper()
+	pid, n := s.alone()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		s.t.Fatal(err)
+	}
+	s.replaced(n)
+	s.alone()
+}
+
+// A worker that binds by itself is served with one and the same socket, whatever ends.
+func TestWorkerBinds(t *testing.T) {
+	t.Parallel()
+	const bind = "[worker]\nsockets = [\"bind\"]\ncommand = [%q, \"-generation\", \"${generation}\", \"-bind=tcp:ADDR\"]\n"
+	const takes = "[worker]\ncommand = [%q, \"-generation\", \"${generation}\", \"-args\", %q]\n"
+	const fetch = "[handoff]\nfetch = \"pidfd\"\n"
+	for _, c := range []struct{ name, config, origin string }{
+		{"bind", fmt.Sprintf(bind, workerProgram), "bound"},
+		{"bind what was fetched", unitOnly + fmt.Sprintf(bind, workerProgram) + fetch, "fetched"},
+		{"pidfd", unitOnly + fetch, "fetched"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t, "")
+			config := c.config
+			if !strings.Contains(config, "[worker]") {
+				config += fmt.Sprintf(takes, workerProgram, s.argsFile())
+			}
+			s.configure(config)
+			s.arguments("-bind=tcp:" + s.addr)
+			s.start()
+			s.arguments() // later generations of "pidfd" take it as LISTEN_FDS
+			first := s.fds().Sockets
+			if len(first) != 1 || first[0].Address != s.addr || first[0].Origin != c.origin {
+				t.Fatalf("held: %+v", first)
+			}
+			load := s.load()
+			for i, step := range []struct {
+				name string
+				do   func()
+			}{
+				{"reload", func() { s.reload() }},
+				{"kill", func() {
+					pid, _ := s.alone()
+					s.kill()
+					s.start()
+					if now, _ := s.alone(); now != pid {
+						t.Errorf("worker %d became %d", pid, now)
+					}
+				}},
+				{"reload after an adoption", func() { s.reload() }},
+				{"crash", s.crash},
+				{"reload after a crash", func() { s.reload() }},
+			} {
+				step.do()
+				_, n := s.alone()
+				if want := []int{2, 2, 3, 4, 5}[i]; n != want {
+					t.Errorf("%s: generation %d serves, want %d", step.name, n, want)
+				}
+				held := s.fds().Sockets
+				if len(held) != 1 || held[0].Cookie != first[0].Cookie || held[0].Inode != first[0].Inode || held[0].Address != s.addr {
+					t.Errorf("%s: held %+v, was %+v", step.name, held, first)
+				}
+				if answer, err := ask(s.addr); err != nil || !strings.HasSuffix(answer, fmt.Sprint("gen=", n)) {
+					t.Errorf("%s: %q, %v", step.name, answer, err)
+				}
+				if t.Failed() {
+					break
+				}
+			}
+			load.endAfter(1)
+			s.stop()
+		})
+	}
+}
+
+// The link for the pid file leads to the one of the generation that serves.
+func TestPIDLink(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.configure(fmt.Sprintf("[worker]\npid_file = \"${dir}/pid\"\npid_link = \"${runtime}/current.pid\"\n"+
+		"command = [%q, \"-args\", %q, \"-pid-file\", \"${dir}/pid\"]\n", workerProgram, s.argsFile()))
+	check := func(when string) {
+		t.Helper()
+		pid, n := s.settled()
+		link := filepath.Join(s.runtime(), "current.pid")
+		target, err := os.Readlink(link)
+		if want := filepath.Join(s.runtime(), fmt.Sprint("generation-", n), "pid"); err != nil || target != want {
+			t.Errorf("%s: the link leads to %q, want %q: %v", when, target, want, err)
+		}
+		if data, err := os.ReadFile(link); err != nil || strings.TrimSpace(string(data)) != strconv.Itoa(pid) {
+			t.Errorf("%s: the file holds %q, not %d: %v", when, data, pid, err)
+		}
+	}
+	s.start()
+	check("start")
+	s.reload()
+	check("reload")
+	s.crash()
+	check("crash")
+	s.arguments("-exit=3")
+	s.reloadFails()
+	check("failed reload")
+	s.arguments()
+	s.kill()
+	s.start()
+	check("adoption")
+	s.reload()
+	check("reload after adoption")
+	s.stop()
+}
+
+// A drain command is run in the place of the signal and knows whom it drains, under the next supervisor, too.
+func TestDrainCommandWhom(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	said := filepath.Join(s.dir, "said")
+	s.configure(fmt.Sprintf("[drain]\nsettle = \"20ms\"\ncommand = [\"/bin/sh\", \"-c\", \"echo ${pid} ${generation} >> %s; kill ${pid}\"]\n", said))
+	s.start()
+	load := s.load()
+	want := ""
+	drained := func() {
+		t.Helper()
+		pid, n := s.settled()
+		want += fmt.Sprintln(pid, n)
+		s.reload()
+		if now, next := s.settled(); now == pid || next != n+1 {
+			t.Errorf("generation %d (pid %d) follows %d (pid %d)", next, now, n, pid)
+		}
+		if g := s.status().Generations[1]; g.Exit != "drained: exit code 0" {
+			t.Errorf("generation %d: %q", n, g.Exit)
+		}
+	}
+	drained()
+	drained()
+	s.kill()
+	s.start()
+	drained()
+	load.end()
+	pid, n := s.settled()
+	want += fmt.Sprintln(pid, n)
+	s.stop()
+	if data, err := os.ReadFile(said); err != nil || string(data) != want {
+		t.Errorf("the command was run for %q, want %q: %v", data, want, err)
+	}
+}
