@@ -6,7 +6,7 @@
 # make report    what the clients of the last "make test" or "make chaos" counted, case by case, as a table
 # make bench     the figures of the budget beside what kernel and worker need without a supervisor
 # make matrix    all real servers, ten reloads each; writes docs/matrix.md (an hour; MATRIX="nginx redis" for some)
-# make install   DESTDIR, PREFIX: the binary, the units and the manual pages
+# make install   DESTDIR, PREFIX: the binary as it was built, the units and the manual pages
 # make clean     what the targets above made in the tree
 
 PREFIX  ?= /usr
@@ -16,11 +16,12 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 export CGO_ENABLED = 0
 
 .PHONY: build test check demo bench chaos report matrix install clean
-build: bin/supervisor
+build:
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/supervisor ./cmd/supervisor
 
-.PHONY: bin/supervisor
+# Only if it is not there: "sudo make install" has no Go in its PATH.
 bin/supervisor:
-	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/supervisor
+	$(MAKE) build
 
 test:
 	scripts/test.sh setup format vet staticcheck unit unit-fault fuzz containers servers vm
@@ -56,6 +57,9 @@ install: bin/supervisor
 	    install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; \
 	done
 	install -d -m 755 $(DESTDIR)/etc/supervisor
+ifeq ($(DESTDIR),)
+	@echo 'Now: systemctl daemon-reload; and after an upgrade, for the services that run: supervisor reexec --all'
+endif
 
 clean:
 	rm -rf bin results

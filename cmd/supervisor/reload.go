@@ -19,11 +19,12 @@ var reloadCommand = command{
 	usage: `usage: supervisor reload NAME [--drained] [--runtime-dir DIR]
 
 Starts a new generation of the worker, waits until it is ready, and lets the old one drain. Prints each step.
-When anything fails before the new generation serves, the old one serves on and nothing has changed.
+When anything fails before the new generation serves, the old one serves on and nothing has changed. Only with
+order = "signal-first" it may have ended by then: connections wait, and the start is tried again.
 
   --drained   return only when the old generation has ended, not as soon as the new one serves
 
-exit codes: 0 the new generation serves, 1 failed and the old one still serves, 3 the service is not running
+exit codes: 0 the new generation serves, 1 failed (the message says what serves), 3 the service is not running
 
 examples:
   supervisor reload web

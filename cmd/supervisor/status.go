@@ -215,8 +215,11 @@ func showHandoffs(e *env, handoffs []control.Trace) {
 			result += ": " + h.Error
 		}
 		generations := number(h.To)
-		if h.From != 0 {
+		switch {
+		case h.From != 0 && h.To != 0:
 			generations = fmt.Sprintf("%d to %d", h.From, h.To)
+		case h.From != 0:
+			generations = fmt.Sprintf("%d to none", h.From)
 		}
 		rows = append(rows, []string{fmt.Sprint(h.ID), h.Kind, generations, when(h.Started), result})
 	}

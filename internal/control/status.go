@@ -75,7 +75,7 @@ type Trace struct {
 	Took  Duration `json:"took_us"`
 	OK    bool     `json:"ok"`
 	Error string   `json:"error,omitempty"`
-	// From and To are generations; From is 0 where there was none.
+	// From and To are generations; From is 0 where there was none, To where none was started.
 	From  int    `json:"from,omitempty"`
 	To    int    `json:"to,omitempty"`
 	Steps []Step `json:"steps"`
