@@ -14,7 +14,7 @@ import (
 )
 
 // bind opens the sockets that the configuration names and that nobody holds, and forgets, when the handoff
-// succeeds, those that it no longer names (see reconcile).
+// succeeds, those that it no longer names (see dropUnused).
 func (h *Handoff) bind() error {
 	byName := map[string][]*sockets.Socket{}
 	h.Host.Do(func(held *sockets.Set) {

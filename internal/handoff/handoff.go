@@ -55,7 +55,8 @@ type Handoff struct {
 
 	bound      []*sockets.Socket // sockets that this handoff bound, closed again when it fails
 	restore    []func()          // puts back what it changed of others; called last first, inside Do
-	before     map[uint64]bool   // what was held before New was asked
+	claimed    map[uint64]bool   // identities of the sockets that New listens on; nil if that cannot be told
+	added      []*sockets.Socket // those that it bound itself
 	pair       *pairing          // the supervisor's end of -x sockpair@N while New starts
 	bindings   *interception     // where New's exec shim sends what its bind(2) calls are answered by
 	duplicates []*sys.FD         // of what workers pushed, for New
@@ -77,8 +78,9 @@ type Host interface {
 	Spawned(g *Generation) error
 	// Discard records the end of a generation that never served.
 	Discard(g *Generation, outcome string)
-	// Switch makes next the serving generation and old, unless nil, a draining one. It fails if next has ended.
-	Switch(old, next *Generation) error
+	// Switch makes next the serving generation and old, unless nil, a draining one, and calls drop before that is
+	// written down. It fails if next has ended.
+	Switch(old, next *Generation, drop func(held *sockets.Set)) error
 	// StopOld tells old, unless nil, to stop, and waits until no generation is left (signal-first).
 	StopOld(ctx context.Context, old *Generation) error
 	// Vacate sees to it that no older generation accepts any more on the sockets of slot, before traffic goes there.
@@ -123,7 +125,7 @@ func (h *Handoff) steps() []step {
 	store := step{"store", h.store, nil} // what unbind closes, the Sync after the undo removes from the store
 	spawn := step{"spawn", h.spawn, h.kill}
 	ready := step{"ready", h.ready, nil}
-	reconcile := step{"reconcile", h.reconcile, nil}
+	reconcile := step{"reconcile", h.reconcile, h.forget}
 	change := step{"switch", h.change, nil}
 	stop := step{"signal", h.stopOld, nil}
 
@@ -266,10 +268,15 @@ func (h *Handoff) resume(context.Context) (string, error) {
 
 // change is the point of no return: n+1 serves.
 func (h *Handoff) change(context.Context) (string, error) {
-	if err := h.Host.Switch(h.Old, h.New); err != nil {
+	dropped := 0
+	if err := h.Host.Switch(h.Old, h.New, func(held *sockets.Set) { dropped = h.dropUnused(held) }); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("generation %d (pid %d) serves", h.New.N, h.New.PID()), nil
+	note := fmt.Sprintf("generation %d (pid %d) serves", h.New.N, h.New.PID())
+	if dropped > 0 {
+		note += fmt.Sprintf(", sockets dropped: %d", dropped)
+	}
+	return note, nil
 }
 
 // stopOld is "signal" in the order of the strace: the old worker stops, and whatever else is left ends, before the new

@@ -207,7 +207,7 @@ func (h *host) Discard(g *handoff.Generation, outcome string) {
 	os.RemoveAll(g.Dir)
 }
 
-func (h *host) Switch(old, next *handoff.Generation) error {
+func (h *host) Switch(old, next *handoff.Generation, drop func(*sockets.Set)) error {
 	if err := h.inject("Switch"); err != nil {
 		return err
 	}
@@ -215,6 +215,7 @@ func (h *host) Switch(old, next *handoff.Generation) error {
 		old.State = handoff.Draining
 	}
 	next.State, h.serving, h.slot = handoff.Serving, next, next.Slot
+	h.Do(drop)
 	return nil
 }
 

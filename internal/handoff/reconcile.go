@@ -11,75 +11,68 @@ import (
 )
 
 // reconcile asks the new worker what it listens on. What it bound itself is stored; what nobody listens on any more
-// leaves memory and FD store before traffic can be lost in it. Then what its listen() broke is repaired.
+// goes with the switch (see dropUnused). Then what its listen() broke is repaired.
 func (h *Handoff) reconcile(ctx context.Context) (string, error) {
-	claimed, added, err := h.claims(ctx)
-	if err == nil {
-		err = h.New.Exited() // the dead listen on nothing, and that is no reason to close anything
-	}
-	if err != nil {
+	if err := h.claims(ctx); err != nil {
 		return "", err
 	}
-	if added > 0 {
-		// Stored first, dropped later: if the store is full the old worker still has everything.
+	if err := h.New.Exited(); err != nil { // the dead listen on nothing, and that is no reason to close anything
+		return "", err
+	}
+	if len(h.added) > 0 {
 		if _, err := h.store(ctx); err != nil {
-			h.drop(func(s *sockets.Socket) bool { return s.Origin == sockets.Fetched && !h.before[s.Cookie] })
 			return "", err
-		}
-	}
-	dropped := h.drop(Unconfigured(h.New.Config)) // first: that nobody claims them is what was asked for
-	if claimed != nil {
-		dropped += h.drop(func(s *sockets.Socket) bool { return h.unclaimed(s, claimed) })
-	}
-	if dropped > 0 {
-		if _, err := h.store(ctx); err != nil {
-			h.Host.Note(Warning, "cannot remove unclaimed sockets from the FD store yet: "+err.Error())
 		}
 	}
 	h.heal() // what the newcomer's listen() took, the backlog above all
 	if h.Old != nil && h.New.Slot != h.Old.Slot {
 		h.Host.Vacate(ctx, h.New.Slot)
 	}
-	return fmt.Sprintf("%d new, %d dropped", added, dropped), nil
+	return fmt.Sprintf("%d new", len(h.added)), nil
 }
 
-// claims returns the identities of the sockets that the newcomer listens on, or nil where that cannot be told, and
-// merges those that it bound itself into the held set.
-func (h *Handoff) claims(ctx context.Context) (claimed map[uint64]bool, added int, err error) {
+// forget undoes reconcile: what the newcomer bound itself dies with it.
+func (h *Handoff) forget() {
+	h.Host.Do(func(held *sockets.Set) {
+		for _, s := range h.added {
+			held.Remove(s)
+		}
+	})
+	h.added = nil
+}
+
+// claims notes the sockets that the newcomer listens on, and merges those that it bound itself into the held set.
+func (h *Handoff) claims(ctx context.Context) error {
 	if h.New.Config.Handoff.Fetch == config.FetchNone {
-		return h.claimedByProbe(), 0, nil
+		h.claimed = h.claimedByProbe()
+		return nil
 	}
 	found, _, err := collect(ctx, h.Host, h.New)
 	if err != nil {
-		return nil, 0, fmt.Errorf("ask generation %d what it listens on: %w", h.New.N, err)
+		return fmt.Errorf("ask generation %d what it listens on: %w", h.New.N, err)
 	}
-	claimed = map[uint64]bool{}
-	var fresh []*sockets.Socket
+	h.claimed = map[uint64]bool{}
 	h.Host.Do(func(held *sockets.Set) {
-		h.before = map[uint64]bool{}
-		for _, s := range held.Ordered(nil) {
-			h.before[s.Cookie] = true
-		}
 		for _, s := range found {
 			s, isNew := held.Add(s) // the second socket of a pair stands for the first
-			claimed[s.Cookie] = true
+			h.claimed[s.Cookie] = true
 			if isNew {
-				fresh = append(fresh, s)
+				h.added = append(h.added, s)
 			}
 		}
 	})
-	h.noteReplaced(fresh, claimed)
-	return claimed, len(fresh), nil
+	h.noteReplaced()
+	return nil
 }
 
 // noteReplaced tells of sockets that the newcomer did not take, but bound anew at the same address: what waits in the old
 // one is lost. HAProxy does that when an option differs, and, without "v6only", for every specific IPv6 address, on
 // which the kernel sets that option by itself.
-func (h *Handoff) noteReplaced(fresh []*sockets.Socket, claimed map[uint64]bool) {
+func (h *Handoff) noteReplaced() {
 	unconfigured := Unconfigured(h.New.Config)
 	h.Host.Do(func(held *sockets.Set) {
 		for _, s := range held.Ordered(nil) {
-			if claimed[s.Cookie] || unconfigured(s) || !slices.ContainsFunc(fresh, func(f *sockets.Socket) bool {
+			if h.claimed[s.Cookie] || unconfigured(s) || !slices.ContainsFunc(h.added, func(f *sockets.Socket) bool {
 				return f.Info.Network == s.Info.Network && f.Info.Address == s.Info.Address
 			}) {
 				continue
@@ -119,9 +112,9 @@ func (h *Handoff) claimedByProbe() map[uint64]bool {
 
 // unclaimed tells whether s must go, and notes what cannot go: systemd itself holds a unit's socket, and without a
 // fetch an open descriptor is the only sign of a claim, which is too little to close a configured socket.
-func (h *Handoff) unclaimed(s *sockets.Socket, claimed map[uint64]bool) bool {
+func (h *Handoff) unclaimed(s *sockets.Socket) bool {
 	was := s.Unclaimed
-	s.Unclaimed = !claimed[s.Cookie]
+	s.Unclaimed = !h.claimed[s.Cookie]
 	if !s.Unclaimed || s.Origin == sockets.Pushed {
 		return false
 	}
@@ -154,20 +147,20 @@ func Unconfigured(cfg *config.Config) func(*sockets.Socket) bool {
 	}
 }
 
-// drop removes the held sockets that which selects, and returns their number.
-func (h *Handoff) drop(which func(*sockets.Socket) bool) (n int) {
-	h.Host.Do(func(held *sockets.Set) {
-		for _, s := range held.Ordered(nil) {
-			if !which(s) {
-				continue
-			}
-			if s.Origin == sockets.Bound {
-				RemoveBound(held, s)
-			} else {
-				held.Remove(s)
-			}
-			n++
+// dropUnused removes the sockets that the new configuration does not have, or the newcomer, which serves now, does not
+// listen on: a client would wait in them for nobody. It runs on the loop, and returns their number.
+func (h *Handoff) dropUnused(held *sockets.Set) (n int) {
+	unconfigured := Unconfigured(h.New.Config) // first: that nobody claims them is what was asked for
+	for _, s := range held.Ordered(nil) {
+		switch {
+		case !unconfigured(s) && (h.claimed == nil || !h.unclaimed(s)):
+			continue
+		case s.Origin == sockets.Bound:
+			RemoveBound(held, s)
+		default:
+			held.Remove(s)
 		}
-	})
+		n++
+	}
 	return n
 }

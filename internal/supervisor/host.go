@@ -80,8 +80,8 @@ func (d *Daemon) Discard(g *handoff.Generation, outcome string) {
 
 // Switch implements [handoff.Host]. The end of a generation that does not serve yet is nobody's event (onExit), so it
 // must be noticed here, on the loop.
-func (d *Daemon) Switch(old, next *handoff.Generation) (err error) {
-	d.Do(func(*sockets.Set) {
+func (d *Daemon) Switch(old, next *handoff.Generation, drop func(*sockets.Set)) (err error) {
+	d.Do(func(held *sockets.Set) {
 		if err = next.Exited(); err != nil {
 			return
 		}
@@ -90,6 +90,7 @@ func (d *Daemon) Switch(old, next *handoff.Generation) (err error) {
 		}
 		next.State = handoff.Serving
 		d.serving, d.slot, d.config = next, next.Slot, next.Config
+		drop(held)
 		d.armWatchdog(next)
 		d.linkPIDFile(next)
 		d.save()
