@@ -29,8 +29,9 @@ func (d *Daemon) adopt(in *inherited) *state {
 		d.keeper.bundle = last.Bundle
 		d.keeper.have[d.keeper.bundleName(last.Bundle)] = 0
 	}
-	d.adoptGenerations(in, last)
+	undescribed := d.adoptGenerations(in, last)
 	d.adoptSockets(in, last)
+	d.findSlots(undescribed)
 	d.dropUnnamed()
 	d.adoptPushed(in)
 	d.endStrays()
@@ -61,9 +62,8 @@ func (d *Daemon) readStates(list []*sys.FD) (newest *state) {
 	return newest
 }
 
-// adoptGenerations takes over the workers that live. A generation that was starting is killed: nobody knows how far
-// it got, and it never served.
-func (d *Daemon) adoptGenerations(in *inherited, last *state) {
+// adoptGenerations takes over the workers that live, and returns those that no state describes.
+func (d *Daemon) adoptGenerations(in *inherited, last *state) (undescribed []*handoff.Generation) {
 	listed := map[int]bool{}
 	if last != nil {
 		for _, gs := range last.Generations {
@@ -81,12 +81,14 @@ func (d *Daemon) adoptGenerations(in *inherited, last *state) {
 			d.Note(handoff.Warning, fmt.Sprintf("the FD store holds a worker of generation %d that no state describes", n))
 		}
 		d.adoptGeneration(in, nil, generationState{N: n, State: handoff.Serving, Since: time.Now()})
+		undescribed = append(undescribed, d.gens[len(d.gens)-1])
 	}
 	for _, left := range []map[int]*sys.FD{in.workers, in.notifies, in.binds} {
 		for _, fd := range left {
 			fd.Close()
 		}
 	}
+	return undescribed
 }
 
 func mapKeys[V any](m map[int]V) func(func(int) bool) {
@@ -117,6 +119,9 @@ func (d *Daemon) adoptGeneration(in *inherited, last *state, gs generationState)
 		return
 	}
 	p, err := d.adoptProcess(in, gs)
+	if errors.Is(err, os.ErrProcessDone) && d.outlived(gs) {
+		p, err = worker.Ended(gs.PID, gs.StartTime), nil
+	}
 	if err != nil {
 		g.State, g.Outcome, g.Ended = handoff.Gone, "ended while no supervisor watched", time.Now()
 		if !errors.Is(err, os.ErrProcessDone) {
@@ -148,6 +153,15 @@ func (d *Daemon) adoptGeneration(in *inherited, last *state, gs generationState)
 		d.serving, d.slot = g, g.Slot
 		g.SetReady()
 	}
+}
+
+// outlived tells whether a draining generation has processes left although its main process has ended: they may finish
+// their work until the deadline. What a crash left behind may not.
+func (d *Daemon) outlived(gs generationState) bool {
+	if gs.State != handoff.Draining || gs.Crashed || gs.PID == 0 || gs.StartTime == 0 {
+		return false
+	}
+	return !worker.NewTree(worker.Ended(gs.PID, gs.StartTime), d.marker(gs.N)).Empty()
 }
 
 // adoptProcess finds the generation's main process by its pidfd or, where that is lost or somebody else's, by pid and

@@ -12,6 +12,7 @@ import (
 
 	"github.com/8265a91a/supervisor/internal/sys"
 	"github.com/8265a91a/supervisor/pkg/fdstore"
+	"github.com/8265a91a/supervisor/pkg/worker"
 )
 
 // The worker of a supervisor that was killed goes on, and the next one tells the same story.
@@ -232,7 +233,7 @@ func TestBrokenInheritance(t *testing.T) {
 			if err != nil {
 				s.t.Fatal(err)
 			}
-			s.store().Add("supervisor.worker.1", r.Num(), false)
+			s.store().Add(fmt.Sprint("supervisor.worker.", s.lastN()), r.Num(), false)
 			r.Close()
 			w.Close()
 		}, "not a pidfd", true},
@@ -242,7 +243,7 @@ func TestBrokenInheritance(t *testing.T) {
 			if err != nil {
 				s.t.Fatal(err)
 			}
-			s.store().Add("supervisor.worker.1", fd.Num(), false)
+			s.store().Add(fmt.Sprint("supervisor.worker.", s.lastN()), fd.Num(), false)
 			fd.Close()
 		}, "pidfd is of process 1", true},
 		{"stranger", func(s *service) {
@@ -280,28 +281,98 @@ func TestBrokenInheritance(t *testing.T) {
 			})
 		}, "", true},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		for slot := range 2 {
+			t.Run(fmt.Sprintf("%s, slot %d", c.name, slot), func(t *testing.T) {
+				t.Parallel()
+				s := newService(t, "")
+				s.start()
+				if slot == 1 {
+					s.reload()
+				}
+				pid, _ := s.settled()
+				s.kill()
+				s.barrier()
+				c.spoil(s)
+				s.start()
+				after, _ := s.settled()
+				if (after == pid) != c.same {
+					t.Errorf("worker %d is followed by %d", pid, after)
+				}
+				warnings := s.warnings()
+				if c.warning == "" && len(warnings) > 0 || c.warning != "" && (len(warnings) != 1 || !strings.Contains(warnings[0], c.warning)) {
+					t.Errorf("warnings: %q, want one with %q", warnings, c.warning)
+				}
+				load := s.load()
+				if answer, err := ask(s.addr); err != nil {
+					t.Fatal("before the next reload: ", answer, err)
+				}
+				s.reload()
+				s.reload()
+				s.settled()
+				load.end()
+				s.stop()
+			})
+		}
+	}
+}
+
+// lastN is the number of the last generation, as the state says.
+func (s *service) lastN() (n int) {
+	s.edit(func(st map[string]any) { n = int(st["generation"].(float64)) })
+	return n
+}
+
+// Processes that a draining generation's main process left behind go on until the deadline, also under the next
+// supervisor.
+func TestAdoptWhatOutlivedItsMainProcess(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"kill", "reexec"} {
+		t.Run(how, func(t *testing.T) {
 			t.Parallel()
-			s := newService(t, "")
+			s := newService(t, "[drain]\ntimeout = \"1h\"\nsettle = \"20ms\"\n")
+			s.arguments("-child")
 			s.start()
-			pid, _ := s.settled()
-			s.kill()
-			s.barrier()
-			c.spoil(s)
-			s.start()
-			after, _ := s.settled()
-			if (after == pid) != c.same {
-				t.Errorf("worker %d is followed by %d", pid, after)
+			s.arguments()
+			main, _ := s.serving()
+			session := worker.NewTree(worker.Ended(main, 0), "") // the child carries no marker
+			members := func() []int {
+				pids, err := session.PIDs()
+				if err != nil {
+					t.Fatal(err)
+				}
+				return pids
 			}
-			warnings := s.warnings()
-			if c.warning == "" && len(warnings) > 0 || c.warning != "" && (len(warnings) != 1 || !strings.Contains(warnings[0], c.warning)) {
-				t.Errorf("warnings: %q, want one with %q", warnings, c.warning)
+			if r, err := s.try(false); err != nil || !r.OK {
+				t.Fatal(r, err)
 			}
-			load := s.load()
-			s.reload()
-			s.reload()
+			s.eventually(func() string {
+				if pids := members(); len(pids) != 1 || slices.Contains(pids, main) {
+					return fmt.Sprint("processes: ", pids)
+				}
+				return ""
+			})
+			before := members()
+			for range 2 {
+				switch how {
+				case "kill":
+					s.kill()
+					s.start()
+				case "reexec":
+					s.reexeced()
+				}
+				g := s.status().Generations[1]
+				if g.State != "draining" || g.PID != main || g.Deadline.IsZero() {
+					t.Errorf("the draining generation: %+v", g)
+				}
+				if diff := cmp.Diff(before, members()); diff != "" {
+					t.Error("processes: ", diff)
+				}
+			}
+			syscall.Kill(before[0], syscall.SIGKILL)
 			s.settled()
-			load.end()
+			if len(s.warnings()) > 0 {
+				t.Errorf("warnings: %q", s.warnings())
+			}
 			s.stop()
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/8265a91a/supervisor/internal/handoff"
+	"github.com/8265a91a/supervisor/internal/probe"
 	"github.com/8265a91a/supervisor/internal/sockets"
 	"github.com/8265a91a/supervisor/internal/sys"
 )
@@ -36,6 +37,45 @@ func (d *Daemon) adoptSockets(in *inherited, last *state) {
 	}
 	for _, e := range in.alternates {
 		d.adoptAlternate(e)
+	}
+}
+
+// findSlots gives generations that no state describes the slot whose half of the pairs they hold. With the wrong one all
+// that arrives would be steered to where nobody accepts.
+func (d *Daemon) findSlots(list []*handoff.Generation) {
+	slots := map[uint64]int{} // by inode
+	var inodes []uint64
+	for _, s := range d.held.Ordered(nil) {
+		for slot := 0; slot < 2 && s.Alternate != nil; slot++ {
+			if inode, err := s.Inode(slot); err == nil {
+				slots[inode] = slot
+				inodes = append(inodes, inode)
+			}
+		}
+	}
+	for _, g := range list {
+		if g.State == handoff.Gone || len(inodes) == 0 {
+			continue
+		}
+		pids, err := g.Tree.PIDs()
+		var holders map[uint64]int
+		if err == nil {
+			holders, err = probe.Held(pids, inodes)
+		}
+		if err != nil {
+			d.Note(handoff.Warning, fmt.Sprintf("cannot tell which sockets generation %d accepts on, new connections may wait for nobody: %v", g.N, err))
+			continue
+		}
+		halves := [2]int{}
+		for inode := range holders {
+			halves[slots[inode]]++
+		}
+		if halves[1] > halves[0] {
+			g.Slot = 1
+		}
+		if g == d.serving {
+			d.slot = g.Slot
+		}
 	}
 }
 

@@ -204,7 +204,7 @@ func (d *Daemon) entries() (want []entry, overflow []fdstore.Named) {
 		if g.Notify != nil { // before there is a process: what it says must not be lost with this supervisor
 			want = append(want, entry{prefixNotify + n, g.Notify.FD(), uint64(g.N)})
 		}
-		if g.Process != nil {
+		if g.Process != nil && g.Process.Pidfd() >= 0 {
 			want = append(want, entry{prefixWorker + n, g.Process.Pidfd(), g.Process.StartTime()})
 		}
 		if g.Intercept != nil {

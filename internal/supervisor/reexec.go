@@ -174,7 +174,9 @@ func (d *Daemon) handover(memfd *sys.FD) []activation.Named {
 			continue
 		}
 		n := strconv.Itoa(g.N)
-		list = append(list, activation.Named{Name: prefixWorker + n, FD: sys.NewFD(g.Process.Pidfd())})
+		if g.Process.Pidfd() >= 0 {
+			list = append(list, activation.Named{Name: prefixWorker + n, FD: sys.NewFD(g.Process.Pidfd())})
+		}
 		if g.Notify != nil {
 			list = append(list, activation.Named{Name: prefixNotify + n, FD: sys.NewFD(g.Notify.FD())})
 		}

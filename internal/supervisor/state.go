@@ -55,6 +55,7 @@ type generationState struct {
 	Divert    string `json:"divert,omitempty"`
 	Phase     string `json:"phase,omitempty"`
 	Signalled bool   `json:"signalled,omitempty"`
+	Crashed   bool   `json:"crashed,omitempty"`
 	// Deadline is when escalation begins, in nanoseconds of CLOCK_MONOTONIC.
 	Deadline time.Duration `json:"deadline,omitempty"`
 	Status   string        `json:"status,omitempty"`
@@ -72,7 +73,7 @@ func (d *Daemon) snapshot() *state {
 	for _, g := range d.gens {
 		gs := generationState{
 			N: g.N, Slot: g.Slot, State: g.State, Since: g.Since, PID: g.PID(), Divert: g.Divert, Phase: g.Phase,
-			Signalled: g.Signalled, Status: g.Status, Outcome: g.Outcome, Ended: g.Ended,
+			Signalled: g.Signalled, Crashed: g.Crashed, Status: g.Status, Outcome: g.Outcome, Ended: g.Ended,
 		}
 		if g.Process != nil {
 			gs.StartTime = g.Process.StartTime()

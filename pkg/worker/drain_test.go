@@ -2,6 +2,8 @@ package worker_test
 
 import (
 	"context"
+	"errors"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -166,5 +168,27 @@ func TestDrainWaitsForOrphans(t *testing.T) {
 	}
 	if out := <-result; !out.Clean {
 		t.Errorf("%+v", out)
+	}
+}
+
+// What a main process left behind can be drained by somebody who never saw that process.
+func TestDrainAfterEnded(t *testing.T) {
+	p := start(t, "forkexit ignore sleep")
+	orphan := p.up(t, 1)
+	ended(t, p.Process)
+	main := worker.Ended(p.PID(), p.StartTime())
+	defer main.Release()
+	if err := main.Signal(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
+		t.Error(err)
+	}
+	tree := worker.NewTree(main, "")
+	if diff := cmp.Diff([]int{orphan}, eventuallyOne(t, tree)); diff != "" {
+		t.Error(diff)
+	}
+	plan := worker.DrainPlan{Signal: syscall.SIGUSR1, Deadline: time.Now(), Escalate: steps}
+	out := worker.Drain(context.Background(), main, tree, plan, true, func(string) {})
+	want := worker.Outcome{Escalated: syscall.SIGKILL}
+	if diff := cmp.Diff(want, out, cmpopts.IgnoreFields(worker.Outcome{}, "Took")); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -39,6 +39,15 @@ func Adopt(pidfd *FD) (*Process, error) {
 	return p, nil
 }
 
+// Ended stands for a process that has ended unwatched and was reaped, so that what it left behind can be drained. Done is
+// closed, the status is unknown, and there is no pidfd.
+func Ended(pid int, startTime uint64) *Process {
+	p := &Process{pid: pid, start: startTime, pidfd: -1, done: make(chan struct{}), watched: make(chan struct{})}
+	close(p.done)
+	close(p.watched)
+	return p
+}
+
 // watch takes ownership of pidfd.
 func watch(pidfd *sys.FD, pid int) (*Process, error) {
 	n := pidfd.Num()
@@ -116,7 +125,7 @@ func (p *Process) PID() int { return p.pid }
 // pid it identifies a process within one boot.
 func (p *Process) StartTime() uint64 { return p.start }
 
-// Pidfd lends the pidfd, for the FD store; it is valid until Release.
+// Pidfd lends the pidfd, for the FD store; it is valid until Release. It is -1 after [Ended].
 func (p *Process) Pidfd() int { return p.pidfd }
 
 // Done is closed when the process has ended and its status has been collected; never after Release.
