@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/8265a91a/supervisor/internal/handoff"
+	"github.com/8265a91a/supervisor/internal/supervisor"
 	"github.com/8265a91a/supervisor/internal/sys"
 	"github.com/8265a91a/supervisor/internal/text"
 	"github.com/8265a91a/supervisor/internal/unit"
@@ -25,8 +27,8 @@ var sweepCommand = command{
 	usage: `usage: supervisor sweep NAME
 
 Run by systemd after the supervisor has ended (ExecStopPost=). If the unit is being stopped, it ends every process that
-is left of the service: those in the unit's control group, and those that carry SUPERVISOR_GENERATION=NAME/ in their
-environment. They get SIGTERM, and after 5 seconds SIGKILL. On a restart, and after a crash of the supervisor, it leaves
+is left of the service: those in the unit's control group, and those that carry the service's SUPERVISOR_GENERATION in
+their environment. They get SIGTERM, and after 5 seconds SIGKILL. On a restart, and after a crash of the supervisor, it leaves
 everything alone: the next supervisor adopts it.
 
 exit codes: 0 nothing is left, or nothing was to be done; 1 something is left, or nobody can tell
@@ -63,10 +65,14 @@ func sweep(e *env, name string) error {
 		return nil
 	}
 	left := &leftovers{
-		tree: &worker.Tree{Marker: handoff.Marker + "=" + name + "/"},
+		tree: &worker.Tree{},
 		said: func(pid int, sig syscall.Signal, comm string) {
 			fmt.Fprintf(e.stdout, "sent %s to process %d (%s), left behind by service %s\n", sys.SignalName(sig), pid, text.Printable(comm), name)
 		},
+	}
+	// Without its runtime directory the service has its control group.
+	if identity, err := supervisor.Identity(filepath.Join(e.runtimeDir, name)); err == nil {
+		left.tree.Marker = handoff.Marker(name, identity)
 	}
 	// TimeoutStopSec= holds for this command too: asked to end, it kills what is left.
 	patience, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)

@@ -22,7 +22,7 @@ func leave(t *testing.T, service, script string) *worker.Process {
 	defer r.Close()
 	p, err := worker.Start(worker.Command{
 		Argv: []string{"/bin/sh", "-c", script + "; echo; while :; do sleep 60 & wait; done"},
-		Env:  []string{handoff.Marker + "=" + service + "/7", "PATH=/usr/bin:/bin"}, Dir: "/",
+		Env:  []string{handoff.MarkerOf(service, "test", 7), "PATH=/usr/bin:/bin"}, Dir: "/",
 		Files: []int{-1, int(w.Fd()), -1},
 	})
 	w.Close()
@@ -30,7 +30,7 @@ func leave(t *testing.T, service, script string) *worker.Process {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		tree := worker.NewTree(p, handoff.Marker+"="+service+"/7")
+		tree := worker.NewTree(p, handoff.MarkerOf(service, "test", 7))
 		tree.Signal(syscall.SIGKILL)
 		<-p.Done()
 		p.Release()
@@ -44,7 +44,7 @@ func leave(t *testing.T, service, script string) *worker.Process {
 func swept(t *testing.T, service string, grace time.Duration) (said []string, err error) {
 	t.Helper()
 	l := &leftovers{
-		tree: &worker.Tree{Marker: handoff.Marker + "=" + service + "/"},
+		tree: &worker.Tree{Marker: handoff.Marker(service, "test")},
 		said: func(pid int, sig syscall.Signal, comm string) {
 			said = append(said, fmt.Sprintf("%d %v %s", pid, sig, comm))
 		},

@@ -171,7 +171,7 @@ func (h *Handoff) expand(g *Generation, layout activation.Layout, argv []string)
 		}
 		env = append(env, key+"="+value)
 	}
-	env = append(env, MarkerOf(values.Name, g.N))
+	env = append(env, h.Host.Marker(g.N))
 	if g.Notify != nil {
 		env = append(env, "NOTIFY_SOCKET="+g.Notify.Path())
 	}

@@ -91,6 +91,8 @@ type Host interface {
 	Pushed() []Extra
 	// Paths returns the service's name, its runtime directory and the path of the supervisor's own _getsocks server.
 	Paths() (name, runtime, getsocks string)
+	// Marker is the environment entry that every process of generation n carries, see MarkerOf.
+	Marker(n int) string
 	// Note logs one sentence that an administrator should see.
 	Note(level Level, text string)
 }

@@ -139,12 +139,14 @@ func (h *host) inject(method string) error {
 	return errInjected
 }
 
-func (h *host) LoadConfig() (*config.Config, error)     { return config.Load(h.configFile()) }
-func (h *host) Sync(context.Context) error              { return h.inject("Sync") }
-func (h *host) LastSlot() int                           { return h.slot }
-func (h *host) Vacate(context.Context, int)             {}
-func (h *host) LastWords(*handoff.Generation) string    { return "last words" }
-func (h *host) Pushed() []handoff.Extra                 { return nil }
+func (h *host) LoadConfig() (*config.Config, error)  { return config.Load(h.configFile()) }
+func (h *host) Sync(context.Context) error           { return h.inject("Sync") }
+func (h *host) LastSlot() int                        { return h.slot }
+func (h *host) Vacate(context.Context, int)          {}
+func (h *host) LastWords(*handoff.Generation) string { return "last words" }
+func (h *host) Pushed() []handoff.Extra              { return nil }
+func (h *host) Marker(n int) string                  { return handoff.MarkerOf(h.name, "test", n) }
+
 func (h *host) Paths() (name, runtime, getsocks string) { return h.name, h.dir, h.dir + "/getsocks" }
 func (h *host) Spawned(*handoff.Generation) error       { return h.inject("Spawned") }
 
@@ -164,7 +166,7 @@ func (h *host) noted(words string) bool {
 
 // processes are all workers of this host.
 func (h *host) processes() ([]int, error) {
-	tree := worker.Tree{Marker: fmt.Sprintf("%s=%s/", handoff.Marker, h.name)}
+	tree := worker.Tree{Marker: handoff.Marker(h.name, "test")}
 	return tree.PIDs()
 }
 

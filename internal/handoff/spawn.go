@@ -13,12 +13,15 @@ import (
 	"github.com/8265a91a/supervisor/pkg/worker"
 )
 
-// Marker is the environment variable by which every process of a generation is known, orphans included; its value
-// is "NAME/N".
-const Marker = "SUPERVISOR_GENERATION"
+// markerKey is the environment variable by which every process of a generation is known, orphans included.
+const markerKey = "SUPERVISOR_GENERATION"
 
-// MarkerOf is the environment entry that every process of generation n of the service called name carries.
-func MarkerOf(name string, n int) string { return fmt.Sprintf("%s=%s/%d", Marker, name, n) }
+// Marker is the beginning of the environment entry that every process of a service carries. identity is a secret of
+// the service: whoever carries it was started by its supervisor.
+func Marker(name, identity string) string { return markerKey + "=" + name + "/" + identity + "/" }
+
+// MarkerOf is the entry that every process of generation n carries.
+func MarkerOf(name, identity string, n int) string { return fmt.Sprint(Marker(name, identity), n) }
 
 // spawn starts generation n+1 with all sockets.
 func (h *Handoff) spawn(ctx context.Context) (string, error) {
@@ -43,8 +46,7 @@ func (h *Handoff) spawn(ctx context.Context) (string, error) {
 	fault.Point("spawned")
 	h.Host.Do(func(*sockets.Set) {
 		g.Process = p
-		name, _, _ := h.Host.Paths()
-		g.Tree = worker.NewTree(p, MarkerOf(name, g.N))
+		g.Tree = worker.NewTree(p, h.Host.Marker(g.N))
 	})
 	if h.bindings != nil {
 		notify, err := h.bindings.receive(ctx)

@@ -16,8 +16,7 @@ import (
 
 // adopt takes over what the last supervisor left. Whatever cannot be trusted is one warning and the best safe
 // outcome; a listening socket is never dropped because a note about it is broken.
-func (d *Daemon) adopt(in *inherited) *state {
-	last := d.readStates(in.states)
+func (d *Daemon) adopt(in *inherited, last *state) {
 	if last != nil {
 		d.keeper.sequence, d.keeper.lastServed = last.Sequence, last.Serving
 		d.lastN, d.slot, d.traces = last.Generation, last.Slot, last.Handoffs
@@ -40,7 +39,6 @@ func (d *Daemon) adopt(in *inherited) *state {
 			d.Note(handoff.Warning, note)
 		}
 	}
-	return last
 }
 
 // readStates chooses the newest state that can be read.
@@ -130,7 +128,7 @@ func (d *Daemon) adoptGeneration(in *inherited, last *state, gs generationState)
 		return
 	}
 	g.Process = p
-	g.Tree = worker.NewTree(p, d.marker(g.N))
+	g.Tree = worker.NewTree(p, d.Marker(g.N))
 	if g.State == handoff.Starting && g.Config == nil {
 		handoff.EndTree(g, 5*time.Second)
 		g.State, g.Outcome, g.Ended = handoff.Gone, "killed: it was starting when the supervisor died, with a configuration that is lost", time.Now()
@@ -244,7 +242,7 @@ func (d *Daemon) endStrays() {
 			}
 		}
 	}
-	all := &worker.Tree{Marker: fmt.Sprintf("%s=%s/", handoff.Marker, d.opts.Name)}
+	all := &worker.Tree{Marker: handoff.Marker(d.opts.Name, d.identity)}
 	pids, err := all.PIDs()
 	if err != nil {
 		d.Note(handoff.Warning, "cannot look for processes that nobody knows: "+err.Error())
@@ -262,7 +260,5 @@ func (d *Daemon) endStrays() {
 	}
 }
 
-// marker is the environment entry that every process of generation n carries.
-func (d *Daemon) marker(n int) string {
-	return handoff.MarkerOf(d.opts.Name, n)
-}
+// Marker implements [handoff.Host].
+func (d *Daemon) Marker(n int) string { return handoff.MarkerOf(d.opts.Name, d.identity, n) }

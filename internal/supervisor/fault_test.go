@@ -182,7 +182,7 @@ func (s *service) killed() int {
 
 // processesOf is a shell expression: the processes of a generation.
 func (s *service) processesOf(generation int) string {
-	return fmt.Sprintf("$(grep -lzs '^SUPERVISOR_GENERATION=%s/%d$' /proc/[0-9]*/environ | cut -d/ -f3)", s.name, generation)
+	return fmt.Sprintf("$(grep -lzs '^SUPERVISOR_GENERATION=%s/[^/]*/%d$' /proc/[0-9]*/environ | cut -d/ -f3)", s.name, generation)
 }
 
 // The old worker is killed at every point of its replacement.

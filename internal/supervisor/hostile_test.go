@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/8265a91a/supervisor/internal/control"
+	"github.com/8265a91a/supervisor/internal/handoff"
+	"github.com/8265a91a/supervisor/internal/supervisor"
 	"github.com/8265a91a/supervisor/internal/sys"
 	"github.com/8265a91a/supervisor/pkg/worker"
 )
@@ -19,9 +21,13 @@ import (
 // started again with the generation's marker.
 func (s *service) say(generation int, message string, fds ...int) {
 	s.t.Helper()
+	identity, err := supervisor.Identity(s.runtime())
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	p, err := worker.Start(worker.Command{
 		Argv:  []string{s.binary, sendCommand, filepath.Join(s.runtime(), "notify", fmt.Sprint(generation)), message},
-		Env:   []string{fmt.Sprintf("SUPERVISOR_GENERATION=%s/%d", s.name, generation), raceOptions},
+		Env:   []string{handoff.MarkerOf(s.name, identity, generation), raceOptions},
 		Files: append([]int{-1, 2, 2}, fds...),
 	})
 	if err != nil {

@@ -23,7 +23,7 @@ func (d *Daemon) takeStarting() *handoff.Generation {
 // findMain opens the main process of a generation by its marker: the supervisor died after the spawn and before the
 // state had the pid. Processes are numbered upwards, so it has the lowest number of its tree.
 func (d *Daemon) findMain(n int) (*sys.FD, error) {
-	tree := &worker.Tree{Marker: d.marker(n)}
+	tree := &worker.Tree{Marker: d.Marker(n)}
 	pids, err := tree.PIDs()
 	if err != nil {
 		return nil, err

@@ -21,8 +21,10 @@ const maxState = 64 << 20
 
 // state is what one supervisor process leaves to the next, as JSON in a sealed memfd in systemd's FD store.
 type state struct {
-	Version  int    `json:"version"`
-	Name     string `json:"name"`
+	Version int    `json:"version"`
+	Name    string `json:"name"`
+	// Identity is the secret part of the marker that the workers carry.
+	Identity string `json:"identity,omitempty"`
 	Sequence uint64 `json:"sequence"`
 	// Generation is the last number given, Slot the last serving generation's, Serving the number of the generation
 	// that serves or served last.
@@ -66,7 +68,7 @@ type generationState struct {
 // snapshot is the state as it is now.
 func (d *Daemon) snapshot() *state {
 	s := &state{
-		Version: StateVersion, Name: d.opts.Name, Generation: d.lastN, Slot: d.slot,
+		Version: StateVersion, Name: d.opts.Name, Identity: d.identity, Generation: d.lastN, Slot: d.slot,
 		Since: d.since, Bundle: d.keeper.bundle, FailedStarts: d.failedStarts,
 		HandoffWanted: d.keeper.handoffWanted, Handoffs: d.traces, Configs: map[string]string{},
 	}

@@ -8,6 +8,7 @@
 //
 //	supervisor.go  start-up, top to bottom; options
 //	loop.go        the loop, signals, timers
+//	claim.go       one supervisor a service; what its processes are known by
 //	inherited.go   the descriptors that came with LISTEN_FDS, sorted
 //	adopt.go       the state and the workers that the last supervisor left
 //	adoptsockets.go
@@ -64,13 +65,15 @@ type Options struct {
 
 // Daemon is a running supervisor.
 type Daemon struct {
-	opts    Options
-	log     *slog.Logger
-	started time.Time // of this process, or since it replaced its binary
-	since   time.Time // of the service: kept over supervisors
-	manager *manager
-	calls   chan func()
-	ended   chan struct{} // closed when the loop ends
+	opts Options
+	// identity is a secret that only processes of this service carry, see claim.go.
+	identity string
+	log      *slog.Logger
+	started  time.Time // of this process, or since it replaced its binary
+	since    time.Time // of the service: kept over supervisors
+	manager  *manager
+	calls    chan func()
+	ended    chan struct{} // closed when the loop ends
 
 	held    *sockets.Set
 	pushed  []*pushed
@@ -139,7 +142,19 @@ func Run(ctx context.Context, opts Options) error {
 		inherited.close()
 		return err
 	}
-	last := d.adopt(inherited)
+	// Before anything of the service is touched: another supervisor of it may be alive.
+	claimed, identity, err := claim(d.opts.RuntimeDir)
+	if err != nil {
+		inherited.close()
+		return fmt.Errorf("take charge of service %s: %w", d.opts.Name, err)
+	}
+	defer claimed.Close()
+	last := d.readStates(inherited.states)
+	if err := d.identify(claimed, identity, last); err != nil {
+		inherited.close()
+		return fmt.Errorf("write the service's identity: %w", err)
+	}
+	d.adopt(inherited, last)
 	d.pauseAfterFailures(last)
 	if err := d.chooseConfig(last); err != nil {
 		d.failedStart()

@@ -163,7 +163,7 @@ func (f *faulty) atEvery(what string, points []string, action string, mayCut int
 	for _, point := range points {
 		f.progress(run, 10)
 		old := f.view().serving()
-		f.WriteFile(f.file(), point+": "+strings.NewReplacer("OLD", fmt.Sprint(old.PID), "NEW", fmt.Sprintf("%s/%d", f.name, old.N+1)).Replace(action)+"\n")
+		f.WriteFile(f.file(), point+": "+strings.NewReplacer("OLD", fmt.Sprint(old.PID), "NEW", fmt.Sprintf("%s/[^/]*/%d", f.name, old.N+1)).Replace(action)+"\n")
 		start := time.Now()
 		err := f.tryReload()
 		fired := f.Eventual(time.Second, func() bool { return !f.Exists(f.file()) })
@@ -211,7 +211,7 @@ func (m *Machine) Eventual(limit time.Duration, check func() bool) bool {
 const (
 	killSupervisor = "kill"
 	killOld        = "exec kill -9 OLD"
-	killNew        = "exec for p in $(grep -lzsx SUPERVISOR_GENERATION=NEW /proc/[0-9]*/environ); do p=${p#/proc/}; kill -9 ${p%%/*}; done"
+	killNew        = "exec for p in $(grep -lzsxE SUPERVISOR_GENERATION=NEW /proc/[0-9]*/environ); do p=${p#/proc/}; kill -9 ${p%%/*}; done"
 	reloadManager  = "exec systemctl daemon-reload"
 	reexecManager  = "exec systemctl daemon-reexec"
 )
