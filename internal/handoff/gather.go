@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"time"
 
 	"github.com/8265a91a/supervisor/internal/config"
 	"github.com/8265a91a/supervisor/internal/probe"
@@ -146,7 +148,7 @@ func collect(ctx context.Context, host Host, g *Generation) (found []*sockets.So
 		}
 		return collectGetsocks(ctx, path)
 	case config.FetchPidfd:
-		found, err = collectPidfd(g)
+		found, err = collectPidfd(ctx, host, g)
 		return found, nil, err
 	}
 	return nil, nil, nil
@@ -179,43 +181,67 @@ func collectGetsocks(ctx context.Context, path string) (found []*sockets.Socket,
 }
 
 // collectPidfd takes duplicates of every listening socket out of the generation's processes.
-func collectPidfd(g *Generation) ([]*sockets.Socket, error) {
+func collectPidfd(ctx context.Context, host Host, g *Generation) (found []*sockets.Socket, err error) {
 	pids, err := g.Tree.PIDs()
 	if err != nil {
 		return nil, err
 	}
-	list, err := probe.ListeningSockets(pids)
-	if err != nil {
-		return nil, err
-	}
-	var found []*sockets.Socket
-	seen := map[uint64]bool{}
+	list, err := probe.TakeListeners(pids)
 	for _, l := range list {
-		if seen[l.Inode] {
+		s, inspect := sockets.New(l.Dup, sockets.Fetched, "")
+		if inspect != nil {
+			err = errors.Join(err, fmt.Errorf("inspect descriptor %d of process %d: %w", l.FD, l.PID, inspect))
 			continue
 		}
-		seen[l.Inode] = true
-		s, err := takeOut(l.PID, l.FD)
-		if err != nil {
-			closeSockets(found)
-			return nil, fmt.Errorf("take descriptor %d out of process %d: %w", l.FD, l.PID, err)
-		}
 		found = append(found, s)
+	}
+	if err == nil {
+		found, err = lasting(ctx, host, g, found)
+	}
+	if err != nil {
+		closeSockets(found)
+		return nil, err
 	}
 	return found, nil
 }
 
-func takeOut(pid, fd int) (*sockets.Socket, error) {
-	pidfd, err := sys.PidfdOpen(pid)
-	if err != nil {
-		return nil, err
+// lastingFor is how long a UDP socket that nobody holds yet must be there to be taken for a server's: those from which a
+// process asks others, name servers above all, look the same, but are soon closed.
+const lastingFor = time.Second
+
+// lasting leaves out, and closes, the new UDP sockets that the generation closes within a moment.
+func lasting(ctx context.Context, host Host, g *Generation, found []*sockets.Socket) ([]*sockets.Socket, error) {
+	doubtful := map[uint64]bool{} // by inode, which nothing else gets as long as the duplicate is open
+	host.Do(func(held *sockets.Set) {
+		for _, s := range found {
+			if s.Info.Network == "udp" && held.ByCookie(s.Cookie) == nil {
+				doubtful[s.Info.Inode] = true
+			}
+		}
+	})
+	if len(doubtful) == 0 {
+		return found, nil
 	}
-	defer pidfd.Close()
-	dup, err := sys.PidfdGetfd(pidfd.Num(), fd)
-	if err != nil {
-		return nil, err
+	if !sleep(ctx, lastingFor) {
+		return found, context.Cause(ctx)
 	}
-	return sockets.New(dup, sockets.Fetched, "")
+	pids, err := g.Tree.PIDs()
+	if err != nil {
+		return found, err
+	}
+	list, err := probe.ListeningSockets(pids)
+	if err != nil {
+		return found, err
+	}
+	for _, l := range list {
+		delete(doubtful, l.Inode)
+	}
+	return slices.DeleteFunc(found, func(s *sockets.Socket) bool {
+		if doubtful[s.Info.Inode] {
+			s.FD.Close()
+		}
+		return doubtful[s.Info.Inode]
+	}), nil
 }
 
 func closeSockets(list []*sockets.Socket) {

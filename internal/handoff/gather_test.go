@@ -1,6 +1,8 @@
 package handoff_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/8265a91a/supervisor/internal/config"
@@ -28,5 +30,25 @@ func TestOldWorkerDoesNotAnswer(t *testing.T) {
 				t.Errorf("notes: %q", h.notes)
 			}
 		})
+	}
+}
+
+// Sockets that come and go while a worker is looked into, as those of a resolver do, are neither an error nor listeners.
+func TestTransientSockets(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	tables := plain + "[handoff]\nfetch = \"pidfd\"\n"
+	h.configure("-ask=4 -bind=udp:"+h.addr+":81", tables)
+	for range 3 {
+		h.must()
+		h.configure("-ask=4", tables)
+		var names []string
+		for name := range h.picture().Held {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		if len(names) != 2 || names[0] != "http" || !strings.Contains(names[1], h.addr) {
+			t.Fatalf("held: %q", names)
+		}
 	}
 }

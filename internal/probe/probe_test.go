@@ -129,6 +129,20 @@ func TestListeningSockets(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	taken, err := probe.TakeListeners([]int{s.PID(), other.PID()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range taken {
+		if inode, err := sys.Inode(taken[i].Dup.Num()); err != nil || inode != taken[i].Inode {
+			t.Errorf("the duplicate of %d is %d: %v", taken[i].Inode, inode, err)
+		}
+		taken[i].Dup.Close()
+		taken[i].Dup = nil
+	}
+	if diff := cmp.Diff(want, taken); diff != "" {
+		t.Error(diff)
+	}
 }
 
 // program runs a real server on the given socket at descriptor 3 and waits until it is seen to listen.

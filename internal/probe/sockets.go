@@ -15,17 +15,25 @@ import (
 type Found struct {
 	PID, FD int
 	Inode   uint64
+	// Dup is a duplicate, where it was asked for.
+	Dup *sys.FD
 }
 
 // ListeningSockets returns the sockets of pids at which peers arrive: listening ones, and bound datagram sockets
 // without a fixed peer, by process and descriptor. One that several processes hold is returned once. Each socket is duplicated for an instant
 // (pidfd_getfd), which needs the right to ptrace the process; /proc/net would take seconds on a busy machine.
-func ListeningSockets(pids []int) ([]Found, error) {
+func ListeningSockets(pids []int) ([]Found, error) { return listeners(pids, false) }
+
+// TakeListeners is [ListeningSockets] with duplicates, which the caller closes, also those that come with an error. They are
+// made as each socket is looked at: a moment later the descriptor may be a client's connection.
+func TakeListeners(pids []int) ([]Found, error) { return listeners(pids, true) }
+
+func listeners(pids []int, keep bool) ([]Found, error) {
 	var list []Found
 	var errs []error
 	seen := map[uint64]bool{}
 	for _, pid := range pids {
-		found, err := listeningSockets(pid, seen)
+		found, err := listenersOf(pid, seen, keep)
 		list = append(list, found...)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("look into process %d: %w", pid, err))
@@ -34,7 +42,7 @@ func ListeningSockets(pids []int) ([]Found, error) {
 	return list, errors.Join(errs...)
 }
 
-func listeningSockets(pid int, seen map[uint64]bool) ([]Found, error) {
+func listenersOf(pid int, seen map[uint64]bool, keep bool) ([]Found, error) {
 	pidfd, err := sys.PidfdOpen(pid)
 	if err != nil {
 		return nil, unlessGone(err)
@@ -47,35 +55,46 @@ func listeningSockets(pid int, seen map[uint64]bool) ([]Found, error) {
 		if !ok || seen[inode] {
 			return true
 		}
-		listens, err := isListener(pidfd, fd, inode)
+		dup, err := takeListener(pidfd, fd, inode)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("descriptor %d: %w", fd, err))
+		}
+		if dup == nil {
 			return true
 		}
 		seen[inode] = true
-		if listens {
-			list = append(list, Found{PID: pid, FD: fd, Inode: inode})
+		found := Found{PID: pid, FD: fd, Inode: inode, Dup: dup}
+		if !keep {
+			dup.Close()
+			found.Dup = nil
 		}
+		list = append(list, found)
 		return true
 	})
 	slices.SortFunc(list, func(a, b Found) int { return a.FD - b.FD })
 	return list, errors.Join(append(errs, err)...)
 }
 
-// isListener looks at descriptor fd of the process behind pidfd; one that was closed, or is another socket by now, is no listener.
-func isListener(pidfd *sys.FD, fd int, inode uint64) (bool, error) {
+// takeListener returns a duplicate of descriptor fd of the process behind pidfd, which the caller closes, or nil if it
+// is no listener: one that was closed, or is another socket by now, is none.
+func takeListener(pidfd *sys.FD, fd int, inode uint64) (*sys.FD, error) {
 	dup, err := sys.PidfdGetfd(pidfd.Num(), fd)
 	if err != nil {
 		if errors.Is(err, syscall.EBADF) {
 			err = nil
 		}
-		return false, unlessGone(err)
+		return nil, unlessGone(err)
 	}
-	defer dup.Close()
-	if now, err := sys.Inode(dup.Num()); err != nil || now != inode {
-		return false, err
+	now, err := sys.Inode(dup.Num())
+	listens := false
+	if err == nil && now == inode {
+		listens, err = sys.IsListener(dup.Num())
 	}
-	return sys.IsListener(dup.Num())
+	if err != nil || !listens {
+		dup.Close()
+		return nil, err
+	}
+	return dup, nil
 }
 
 // Held tells which of the sockets, given by inode, some process of pids has open: the result maps each such inode to the

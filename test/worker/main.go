@@ -12,6 +12,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -42,6 +43,7 @@ type options struct {
 	flood      int
 	backlog    int
 	shutdown   bool
+	ask        int
 	stderr     string
 	stopping   time.Duration
 	hostile    bool
@@ -78,6 +80,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.IntVar(&o.flood, "flood", 0, "send so many STATUS= datagrams to the notify socket")
 	f.IntVar(&o.backlog, "backlog", 0, "call listen() with this backlog on every socket taken")
 	f.BoolVar(&o.shutdown, "shutdown", false, "shutdown() the sockets when draining, which breaks them for every holder")
+	f.IntVar(&o.ask, "ask", 0, "have so many loops ask others from UDP sockets that they close soon, as resolvers do")
 	f.StringVar(&o.stderr, "stderr", "", "say this on standard error at start")
 	f.DurationVar(&o.stopping, "drain-delay", 0, "stay so long after SIGTERM before exiting")
 	f.BoolVar(&o.hostile, "hostile", false, "attack the notify sockets of the supervisor and of systemd after READY=1")
@@ -173,6 +176,9 @@ func run(o *options) error {
 		return err
 	}
 	fmt.Printf("worker: pid=%d gen=%s sockets=%d\n", os.Getpid(), o.generation, len(sockets))
+	for range o.ask {
+		go ask()
+	}
 	if o.hostile {
 		go attack()
 	}
@@ -182,6 +188,16 @@ func run(o *options) error {
 	<-stop
 	s.drain()
 	return nil
+}
+
+func ask() {
+	for {
+		if c, err := net.ListenPacket("udp", "127.0.0.1:0"); err == nil {
+			time.Sleep(2 * time.Millisecond)
+			c.Close()
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func startChild() error {
