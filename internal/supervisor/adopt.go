@@ -159,7 +159,7 @@ func (d *Daemon) outlived(gs generationState) bool {
 	if gs.State != handoff.Draining || gs.Crashed || gs.PID == 0 || gs.StartTime == 0 {
 		return false
 	}
-	return !worker.NewTree(worker.Ended(gs.PID, gs.StartTime), d.marker(gs.N)).Empty()
+	return !worker.NewTree(worker.Ended(gs.PID, gs.StartTime), d.Marker(gs.N)).Empty()
 }
 
 // adoptProcess finds the generation's main process by its pidfd or, where that is lost or somebody else's, by pid and
