@@ -13,7 +13,7 @@ import (
 )
 
 // guestScenarios are those worth the slow emulation: what depends on the kernel and on cgroups being real.
-var guestScenarios = []string{"core", "harness", "j-options"}
+var guestScenarios = []string{"core", "harness", "j-options", "s-oom"}
 
 // TestVirtualMachine boots a virtual machine whose kernel is not the host's, and runs this same test program in it.
 func TestVirtualMachine(t *testing.T) {
