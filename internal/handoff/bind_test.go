@@ -13,9 +13,9 @@ import (
 // What a bind(2) is answered with stays that socket, whatever becomes of the held set meanwhile.
 func TestResolverKeepsItsSocket(t *testing.T) {
 	h := newHost(t)
-	s := h.listener(sockets.Bound, "http", 80)
+	s := h.listener(sockets.Bound, "http", 8080)
 	resolve := handoff.Resolver(h, handoff.NewGeneration(1, 0, nil))
-	fd, err := resolve(intercept.Request{Network: "tcp", Address: netip.MustParseAddrPort(h.addr + ":80")})
+	fd, err := resolve(intercept.Request{Network: "tcp", Address: netip.MustParseAddrPort(h.addr + ":8080")})
 	if err != nil || fd == nil {
 		t.Fatal(fd, err)
 	}
@@ -24,7 +24,7 @@ func TestResolverKeepsItsSocket(t *testing.T) {
 	if cookie, err := sys.Cookie(fd.Num()); err != nil || cookie != s.Cookie {
 		t.Errorf("it is socket %d, not %d: %v", cookie, s.Cookie, err)
 	}
-	if fd, err := resolve(intercept.Request{Network: "tcp", Address: netip.MustParseAddrPort(h.addr + ":81")}); fd != nil || err != nil {
+	if fd, err := resolve(intercept.Request{Network: "tcp", Address: netip.MustParseAddrPort(h.addr + ":8081")}); fd != nil || err != nil {
 		t.Errorf("a socket for an address that nobody holds: %v, %v", fd, err)
 	}
 }

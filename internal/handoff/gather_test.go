@@ -21,7 +21,7 @@ func TestOldWorkerDoesNotAnswer(t *testing.T) {
 			h.configure("-bind=unix:"+h.dir+"/own", "[drain]\ndivert = \"none\"\n")
 			h.must()
 			h.serving.Config.Handoff.Fetch, h.serving.Config.Handoff.Getsocks = config.FetchGetsocks, h.dir+"/nobody"
-			h.listener(c.origin, "held", 80)
+			h.listener(c.origin, "held", 8080)
 			_, err := h.handoff()
 			if (err != nil) != c.fails {
 				t.Errorf("the handoff: %v", err)
@@ -38,7 +38,7 @@ func TestTransientSockets(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	tables := plain + "[handoff]\nfetch = \"pidfd\"\n"
-	h.configure("-ask=4 -bind=udp:"+h.addr+":81", tables)
+	h.configure("-ask=4 -bind=udp:"+h.addr+":8081", tables)
 	for range 3 {
 		h.must()
 		h.configure("-ask=4", tables)

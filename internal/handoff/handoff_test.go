@@ -18,7 +18,7 @@ import (
 	"github.com/8265a91a/supervisor/pkg/worker"
 )
 
-const plain = "[drain]\ndivert = \"none\"\n[[socket]]\nname = \"http\"\nlisten = \"ADDR:80\"\n"
+const plain = "[drain]\ndivert = \"none\"\n[[socket]]\nname = \"http\"\nlisten = \"ADDR:8080\"\n"
 
 // picture is everything that a failed handoff must leave as it was.
 type picture struct {
@@ -59,7 +59,7 @@ func TestEveryFailureIsUndone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	more := plain + "[[socket]]\nname = \"path\"\nlisten = \"unix:DIR/path\"\n[[socket]]\nname = \"udp\"\nlisten = \"udp:ADDR:81\"\n"
+	more := plain + "[[socket]]\nname = \"path\"\nlisten = \"unix:DIR/path\"\n[[socket]]\nname = \"udp\"\nlisten = \"udp:ADDR:8081\"\n"
 	for _, c := range []struct {
 		name, args, tables, fail string
 		failing                  int
@@ -208,7 +208,7 @@ func TestExtendedDeadline(t *testing.T) {
 // What the worker's listen() and shutdown() do to a shared socket is repaired.
 func TestRepair(t *testing.T) {
 	h := newHost(t)
-	h.configure("-backlog=3", strings.Replace(plain, "ADDR:80\"", "ADDR:80\"\nbacklog = 100", 1))
+	h.configure("-backlog=3", strings.Replace(plain, "ADDR:8080\"", "ADDR:8080\"\nbacklog = 100", 1))
 	h.must()
 	s := h.held.Get("http")
 	if _, backlog, err := sys.Backlog(s.FD.Num()); err != nil || backlog != 100 {
@@ -217,7 +217,7 @@ func TestRepair(t *testing.T) {
 	if err := syscall.Shutdown(s.FD.Num(), syscall.SHUT_RDWR); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := net.Dial("tcp", h.addr+":80"); err == nil {
+	if _, err := net.Dial("tcp", h.addr+":8080"); err == nil {
 		t.Fatal("the socket still listens")
 	}
 	if note := handoff.Heal(s); !strings.Contains(note, "listens again") {
@@ -226,7 +226,7 @@ func TestRepair(t *testing.T) {
 	if note := handoff.Heal(s); note != "" {
 		t.Errorf("healed twice: %q", note)
 	}
-	conn, err := net.Dial("tcp", h.addr+":80")
+	conn, err := net.Dial("tcp", h.addr+":8080")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,12 +257,12 @@ func TestUnclaimed(t *testing.T) {
 		t.Error("a socket that the worker holds is unclaimed")
 	}
 	// A worker that asks for its sockets, and does not, holds none.
-	text := "[worker]\nsockets = [\"getsocks\"]\ncommand = [\"/bin/sleep\", \"1000\"]\n[ready]\nwhen = [\"delay\"]\ndelay = \"1ms\"\n[[socket]]\nname = \"http\"\nlisten = \"" + h.addr + ":80\"\n"
+	text := "[worker]\nsockets = [\"getsocks\"]\ncommand = [\"/bin/sleep\", \"1000\"]\n[ready]\nwhen = [\"delay\"]\ndelay = \"1ms\"\n[[socket]]\nname = \"http\"\nlisten = \"" + h.addr + ":8080\"\n"
 	if err := os.WriteFile(h.configFile(), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h.listener(sockets.Unit, "unit", 81)
-	h.listener(sockets.Fetched, "", 82)
+	h.listener(sockets.Unit, "unit", 8081)
+	h.listener(sockets.Fetched, "", 8082)
 	h.must()
 	if s := h.held.Get("unit"); s == nil || !s.Unclaimed || !h.noted("does not use socket unit") {
 		t.Errorf("the unit's socket: %+v, %q", s, h.notes)
@@ -291,7 +291,7 @@ func TestUnconfigured(t *testing.T) {
 	h.configure("", plain+"[[socket]]\nname = \"path\"\nlisten = \"unix:DIR/path\"\n")
 	h.must()
 	first := h.held.Get("http").Cookie
-	h.configure("", strings.Replace(plain, ":80", ":81", 1))
+	h.configure("", strings.Replace(plain, ":8080", ":8081", 1))
 	h.must()
 	if h.held.Len() != 1 || h.held.ByCookie(first) != nil {
 		t.Errorf("held: %+v", h.picture().Held)
@@ -299,7 +299,7 @@ func TestUnconfigured(t *testing.T) {
 	if _, err := os.Lstat(h.dir + "/path"); err == nil {
 		t.Error("the file of the closed socket is left")
 	}
-	for port, want := range map[string]bool{":80": false, ":81": true} {
+	for port, want := range map[string]bool{":8080": false, ":8081": true} {
 		conn, err := net.Dial("tcp", h.addr+port)
 		if (err == nil) != want {
 			t.Errorf("port %s: %v", port, err)
@@ -374,7 +374,7 @@ func TestEndTree(t *testing.T) {
 // A path may name a socket: of the new configuration, where the old one has another of that name.
 func TestPathsNameSockets(t *testing.T) {
 	h := newHost(t)
-	for _, port := range []string{"80", "81"} {
+	for _, port := range []string{"8080", "8081"} {
 		text := "[worker]\ncommand = [\"/bin/sh\", \"-c\", \"> $1; exec sleep 1000\", \"sh\", \"${dir}/port-${port:http}\"]\n" +
 			"[ready]\nwhen = [\"file\"]\nfile = \"${dir}/port-" + port + "\"\n[[socket]]\nname = \"http\"\nlisten = \"" + h.addr + ":" + port + "\"\n"
 		for _, file := range []string{"${dir}/port-" + port, "${dir}/port-${port:http}"} {

@@ -57,7 +57,7 @@ func newHost(t *testing.T) *host {
 	n := int(hosts.Add(1))
 	h := &host{
 		t: t, name: fmt.Sprintf("h%d-%d", os.Getpid(), n), dir: dir, held: sockets.NewSet(),
-		addr: fmt.Sprintf("127.%d.%d.%d", 192+os.Getpid()/256%60, os.Getpid()%256, n),
+		addr: fmt.Sprintf("127.%d.%d.%d", 192+os.Getpid()/256%60, os.Getpid()%256, n%255),
 	}
 	t.Cleanup(func() {
 		for _, g := range h.gens {

@@ -13,7 +13,7 @@ import (
 func TestSwitchFails(t *testing.T) {
 	h := newHost(t)
 	fetch := "[handoff]\nfetch = \"pidfd\"\n"
-	h.configure("", plain+fetch+"[[socket]]\nname = \"path\"\nlisten = \"unix:DIR/path\"\n[[socket]]\nname = \"two\"\nlisten = \"ADDR:81\"\n")
+	h.configure("", plain+fetch+"[[socket]]\nname = \"path\"\nlisten = \"unix:DIR/path\"\n[[socket]]\nname = \"two\"\nlisten = \"ADDR:8081\"\n")
 	h.must()
 	before := h.picture()
 	h.configure("-bind=tcp:"+h.addr+":99", plain+fetch)
@@ -28,7 +28,7 @@ func TestSwitchFails(t *testing.T) {
 		network, address string
 		want             bool
 	}{
-		{"tcp", h.addr + ":80", true}, {"tcp", h.addr + ":81", true}, {"unix", h.dir + "/path", true}, {"tcp", h.addr + ":99", false},
+		{"tcp", h.addr + ":8080", true}, {"tcp", h.addr + ":8081", true}, {"unix", h.dir + "/path", true}, {"tcp", h.addr + ":99", false},
 	} {
 		conn, err := net.Dial(c.network, c.address)
 		if (err == nil) != c.want {
