@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
 
@@ -45,13 +46,32 @@ func check(e *env, operands []string) error {
 			}
 		default:
 			failed = true
-			e.fail(err.Error(), "")
+			e.fail(err.Error(), missingConfig(operand, err))
 		}
 	}
 	if failed {
 		return errReported
 	}
 	return nil
+}
+
+// missingConfig is the hint for a file that is not there.
+func missingConfig(operand string, err error) string {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	path := configPath(operand)
+	there, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "*.toml"))
+	for i := range there {
+		there[i] = strings.TrimSuffix(filepath.Base(there[i]), ".toml")
+	}
+	if path != operand { // a name
+		return suggest(operand, there, "supervisor init PRESET "+operand+" writes it; a file elsewhere is named by its path")
+	}
+	if filepath.Base(path) == path {
+		return "a NAME without .toml stands for /etc/supervisor/NAME.toml"
+	}
+	return ""
 }
 
 // configPath tells a path from the name of a service.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
+	"syscall"
 
 	"github.com/8265a91a/supervisor/internal/control"
 	"github.com/8265a91a/supervisor/internal/sys"
@@ -67,7 +69,7 @@ func fetch(e *env, operands []string, asJSON bool) error {
 		return hinted{err, `write "stats socket ` + operands[0] + ` level admin expose-fd listeners" into the global section of haproxy.cfg`}
 	}
 	if err != nil {
-		return err
+		return hinted{err, unreachable(err)}
 	}
 	defer getsocks.CloseAll(list)
 	answer := fetched{V: control.Version, Socket: operands[0], Sockets: []fetchedSocket{}}
@@ -89,6 +91,19 @@ func fetch(e *env, operands []string, asJSON bool) error {
 	}
 	table(e.stdout, "", rows)
 	return nil
+}
+
+// unreachable is the hint for a socket that nobody answers on.
+func unreachable(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return `the path is that of "stats socket" in the global section of haproxy.cfg, and is there while HAProxy runs`
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "the file is left from a process that has ended, or is no socket: does HAProxy run?"
+	case errors.Is(err, fs.ErrPermission):
+		return "try it as root"
+	}
+	return ""
 }
 
 func describe(s getsocks.Socket) (fetchedSocket, error) {

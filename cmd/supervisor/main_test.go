@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -19,7 +22,26 @@ import (
 	"github.com/8265a91a/supervisor/pkg/getsocks"
 )
 
-func TestMain(m *testing.M) { os.Exit(leaktest.Main(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv("SUPERVISOR_TEST_PROGRAM") != "" { // see program
+		main()
+	}
+	os.Exit(leaktest.Main(m))
+}
+
+// program runs the program in a process of its own, as the daemon needs.
+func program(t *testing.T, args ...string) (code int, stderr string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "SUPERVISOR_TEST_PROGRAM=1")
+	var out bytes.Buffer
+	cmd.Stderr = &out
+	var exit *exec.ExitError
+	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String()
+}
 
 // invoke runs the program as a shell would, but for the process.
 func invoke(args ...string) (code int, stdout, stderr string) {
@@ -102,6 +124,7 @@ func TestUsage(t *testing.T) {
 		{"--help", exitDone, "usage: supervisor COMMAND", ""},
 		{"-h", exitDone, "usage: supervisor COMMAND", ""},
 		{"help reload", exitDone, "usage: supervisor reload", ""},
+		{"help --help", exitDone, "usage: supervisor COMMAND", ""},
 		{"help relaod", exitUsage, "", `hint: did you mean "reload"?`},
 		{"relaod web", exitUsage, "", "supervisor: error: unknown command \"relaod\"\nsupervisor: hint: did you mean \"reload\"?\n"},
 		{"frobnicate", exitUsage, "", "hint: supervisor help lists the commands"},
@@ -307,6 +330,12 @@ func TestStatusOfAll(t *testing.T) {
 	}
 	fd.Close()
 	code, stdout, stderr := invoke("status", "--runtime-dir", dir)
+	if code != exitDone || stderr != "" {
+		t.Errorf("exit code %d, stderr %q", code, stderr)
+	}
+	// One that cannot be asked is a failure, whatever the others say.
+	hangUp(t, filepath.Join(dir, "hangs-up"))
+	code, stdout, stderr = invoke("status", "--runtime-dir", dir)
 	var lines []string
 	for line := range strings.Lines(stdout) {
 		lines = append(lines, strings.Join(strings.Fields(line), " "))
@@ -315,19 +344,56 @@ func TestStatusOfAll(t *testing.T) {
 		"NAME STATE GENERATION PID AGE DRAINING SOCKETS LAST HANDOFF",
 		"api restarting - - - 0 5 -",
 		"dead not running - - - - - -",
+		"hangs-up unknown - - - - - -",
 		"web serving 4 4711 1h30m 1 5 reload ok in 40.0ms, 1h30m ago",
 	}
-	if diff := cmp.Diff(want, lines); diff != "" || code != exitDone || stderr != "" {
+	if diff := cmp.Diff(want, lines); diff != "" || code != exitFailed || !strings.Contains(stderr, "service hangs-up") {
 		t.Errorf("exit code %d, stderr %q, stdout (-want +got):\n%s", code, stderr, diff)
 	}
-	code, stdout, _ = invoke("status", "--json", "--runtime-dir", dir)
+	code, stdout, stderr = invoke("status", "--json", "--runtime-dir", dir)
 	var all []control.Status
-	if err := json.Unmarshal([]byte(stdout), &all); err != nil || code != exitDone || len(all) != 2 || all[0].Name != "api" {
+	if err := json.Unmarshal([]byte(stdout), &all); err != nil || code != exitFailed || !strings.Contains(stderr, "service hangs-up") || len(all) != 2 || all[0].Name != "api" {
 		t.Errorf("exit code %d, %v, %d services", code, err, len(all))
 	}
 	// The name of a service that runs is suggested to who mistypes it.
 	if code, _, stderr := invoke("reload", "wbe", "--runtime-dir", dir); code != exitNotRunning || !strings.Contains(stderr, `did you mean "web"?`) {
 		t.Errorf("exit code %d, stderr:\n%s", code, stderr)
+	}
+}
+
+// hangUp is a service that closes every connection.
+func hangUp(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, control.SocketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+}
+
+// A file that is gone is said: the next reload fails.
+func TestStatusWithoutTheFile(t *testing.T) {
+	dir := t.TempDir()
+	s := example()
+	s.Config.Changed, s.Config.Error = false, "open /etc/supervisor/web.toml: no such file or directory"
+	start(t, dir, "web", &daemon{status: s})
+	_, stdout, _ := invoke("status", "web", "--runtime-dir", dir)
+	if !strings.Contains(stdout, "cannot be read (a reload would fail): open /etc/supervisor/web.toml: no such file") {
+		t.Error(stdout)
 	}
 }
 
@@ -391,6 +457,19 @@ func TestCheck(t *testing.T) {
 	if code != exitFailed || stdout != good+": ok\n" || strings.Count(stderr, "supervisor: error: "+bad+":") < 2 || !strings.Contains(stderr, "none.toml") {
 		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
 	}
+	for operand, want := range map[string]string{
+		"nope-nope":                   "hint: supervisor init PRESET nope-nope writes it",
+		"nope-nope.toml":              "hint: a NAME without .toml stands for /etc/supervisor/NAME.toml",
+		filepath.Join(dir, "no.toml"): "no such file",
+	} {
+		if code, _, stderr := invoke("check", operand); code != exitFailed || !strings.Contains(stderr, want) {
+			t.Errorf("check %s: exit code %d\n%s", operand, code, stderr)
+		}
+	}
+	code, stderr = program(t, "run", "--config", bad, "--runtime-dir", dir)
+	if code != exitFailed || !strings.Contains(stderr, "hint: supervisor check "+bad+" shows the same") {
+		t.Errorf("exit code %d\n%s", code, stderr)
+	}
 	for operand, want := range map[string]string{"web": "/etc/supervisor/web.toml", "web.toml": "web.toml", "./web": "./web"} {
 		if got := configPath(operand); got != want {
 			t.Errorf("check %s reads %s, want %s", operand, got, want)
@@ -436,8 +515,17 @@ func TestFetch(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("JSON (-want +got):\n%s", diff)
 	}
-	if code, _, stderr := invoke("fetch", filepath.Join(dir, "none")); code != exitFailed || !strings.Contains(stderr, "no such file") {
-		t.Errorf("exit code %d\n%s", code, stderr)
+	nobody := filepath.Join(dir, "nobody")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: nobody})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	for path, hint := range map[string]string{filepath.Join(dir, "none"): `hint: the path is that of "stats socket"`, nobody: "does HAProxy run?"} {
+		if code, _, stderr := invoke("fetch", path); code != exitFailed || !strings.Contains(stderr, hint) {
+			t.Errorf("exit code %d\n%s", code, stderr)
+		}
 	}
 }
 

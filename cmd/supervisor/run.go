@@ -48,7 +48,9 @@ func (e *env) daemon(operands []string, file string) error {
 	if err != nil {
 		return err
 	}
+	hint := "supervisor check " + file
 	if file == "" {
+		hint += name
 		file = filepath.Join("/etc/supervisor", name+".toml")
 	}
 	// The daemon changes its directory for no worker; relative paths would break with the next exec.
@@ -64,7 +66,7 @@ func (e *env) daemon(operands []string, file string) error {
 	})
 	var mistakes config.Errors
 	if errors.As(err, &mistakes) {
-		return hinted{err, "supervisor check " + name + " shows the same without starting anything"}
+		return hinted{err, hint + " shows the same without starting anything"}
 	}
 	return err
 }

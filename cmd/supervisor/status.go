@@ -20,9 +20,9 @@ With NAME shows the service's generations, its sockets, and its last handoffs wi
 Without NAME shows one line per service.
 
   --json   the same as a JSON document (version in "v"; times in RFC 3339, durations in microseconds, keys in _us);
-           without NAME an array of such documents, of the services that run
+           without NAME an array of such documents, of the services that run and answer
 
-exit codes: 0 done, 1 failed, 3 the service is not running
+exit codes: 0 done, 1 a service did not answer, 3 the service is not running
 
 examples:
   supervisor status
@@ -76,6 +76,7 @@ func statusOfAll(e *env, asJSON bool) error {
 	if err != nil {
 		return err
 	}
+	failed := false
 	all := []control.Status{}
 	rows := [][]string{{"NAME", "STATE", "GENERATION", "PID", "AGE", "DRAINING", "SOCKETS", "LAST HANDOFF"}}
 	for _, name := range names {
@@ -84,6 +85,7 @@ func statusOfAll(e *env, asJSON bool) error {
 		case errors.Is(err, control.ErrNotRunning):
 			rows = append(rows, []string{name, "not running", "", "", "", "", "", ""})
 		case err != nil:
+			failed = true
 			e.fail(err.Error(), "")
 			rows = append(rows, []string{name, "unknown", "", "", "", "", "", ""})
 		default:
@@ -91,15 +93,18 @@ func statusOfAll(e *env, asJSON bool) error {
 			rows = append(rows, statusRow(s))
 		}
 	}
-	if asJSON {
-		return writeJSON(e.stdout, all)
-	}
-	if len(names) == 0 {
+	switch {
+	case asJSON:
+		err = writeJSON(e.stdout, all)
+	case len(names) == 0:
 		fmt.Fprintf(e.stderr, "supervisor: no services in %s\n", e.runtimeDir)
-		return nil
+	default:
+		table(e.stdout, "", rows)
 	}
-	table(e.stdout, "", rows)
-	return nil
+	if failed {
+		return errReported
+	}
+	return err
 }
 
 func statusRow(s control.Status) []string {
@@ -150,6 +155,9 @@ func configLine(c control.ConfigFile) string {
 	line := c.Path
 	if len(c.Sum) >= 12 {
 		line += ", sum " + c.Sum[:12]
+	}
+	if c.Error != "" {
+		line += ", cannot be read (a reload would fail): " + c.Error
 	}
 	if c.Changed {
 		line += ", changed since (a reload applies it)"

@@ -38,6 +38,8 @@ type ConfigFile struct {
 	Sum string `json:"sum"`
 	// Changed says that the file now holds another text.
 	Changed bool `json:"changed,omitempty"`
+	// Error says why the file cannot be read now; the worker runs on with what it was started with.
+	Error string `json:"error,omitempty"`
 }
 
 // Generation is one start of the worker.

@@ -22,7 +22,23 @@ func (h *Handoff) command(g *Generation) (worker.Command, error) {
 	if err != nil {
 		return worker.Command{}, err
 	}
-	return h.expand(g, layout, g.Config.Worker.Command)
+	cmd, err := h.expand(g, layout, g.Config.Worker.Command)
+	if err != nil {
+		return worker.Command{}, err
+	}
+	return cmd, enterable(g.Config.Worker.Command[0], cmd.Dir)
+}
+
+// enterable finds that the working directory is missing: the exec shim in between would be named in the program's place.
+func enterable(program, dir string) error {
+	st, err := os.Stat(dir)
+	if err == nil && !st.IsDir() {
+		err = fmt.Errorf("%s is no directory", dir)
+	}
+	if err != nil {
+		return fmt.Errorf("start %s in worker.directory: %w", program, err)
+	}
+	return nil
 }
 
 // checkCommand is the command of worker.check: with the sockets only where the configuration wants that, since

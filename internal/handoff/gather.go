@@ -50,6 +50,9 @@ func (h *Handoff) check(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(h.checkDir())
+	if err := enterable(h.Config.Worker.Check[0], cmd.Dir); err != nil {
+		return "", err
+	}
 	out, err := worker.Run(ctx, cmd)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("no result after %s", h.Config.Worker.CheckTimeout)

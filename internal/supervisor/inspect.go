@@ -116,7 +116,9 @@ func (d *Daemon) Status() (s control.Status) {
 			s.Restart = &control.Restart{At: d.retryAt, Attempt: d.backoff.attempts, Reason: d.backoff.reason}
 		}
 	})
-	if data, err := os.ReadFile(d.opts.ConfigPath); err == nil && s.Config.Sum != "" {
+	if data, err := os.ReadFile(d.opts.ConfigPath); err != nil {
+		s.Config.Error = err.Error()
+	} else if s.Config.Sum != "" {
 		sum := sha256.Sum256(data)
 		s.Config.Changed = hex.EncodeToString(sum[:]) != s.Config.Sum
 	}
