@@ -5,6 +5,7 @@ package vm
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -224,8 +225,8 @@ func (f *faulty) refuses(when string) {
 	}
 }
 
-// Soft-reboot, then power-off, in a container of their own. What a soft-reboot (systemd 254 and later) leaves is noted
-// rather than demanded: systemd ends every service and closes the FD store of the default FileDescriptorStorePreserve=restart.
+// Soft-reboot (systemd 254 and later), then power-off, in a container of their own. systemd ends every service and makes
+// its socket units anew; with FileDescriptorStorePreserve=yes the FD store stays, and with it the count of generations.
 var _ = scenario("s-g-reboot", func(t *testing.T, shared *Machine) {
 	if shared.local {
 		t.Skip("needs a container of its own")
@@ -253,7 +254,7 @@ var _ = scenario("s-g-reboot", func(t *testing.T, shared *Machine) {
 	}
 })
 
-// softReboot reboots user space and notes what is the same afterwards.
+// softReboot reboots user space: what is the same afterwards must be what docs/survives.md says.
 func (f *faulty) softReboot(preserve string) {
 	f.t.Helper()
 	before := f.view()
@@ -282,7 +283,11 @@ func (f *faulty) softReboot(preserve string) {
 		"worker "+same(before.serving().PID, after.serving().PID),
 		"generation count "+map[bool]string{true: "goes on", false: "begins anew"}[after.serving().N > before.serving().N],
 		"bound socket "+same(bound, f.ListeningInodes(7030)), "unit's socket "+same(unit, f.ListeningInodes(7031)))
-	f.t.Log(o.Notes)
+	want := []string{"worker is new", "generation count " + map[string]string{"restart": "begins anew", "yes": "goes on"}[preserve],
+		"bound socket is new", "unit's socket is new"}
+	if !slices.Equal(o.Notes, want) {
+		f.t.Errorf("%s: %q, want %q", o.Case, o.Notes, want)
+	}
 	f.record(o, r)
 	if n := lostInStop(r); n > 0 {
 		f.t.Errorf("soft-reboot: %d requests were lost in flight:\n%s", n, r)
