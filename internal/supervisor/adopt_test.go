@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -49,10 +50,10 @@ func TestAdoption(t *testing.T) {
 	s.stop()
 }
 
-// A draining generation goes on draining with its deadline under the next supervisor.
+// A draining generation goes on draining with its deadline under the next supervisor, which escalates when that is over.
 func TestAdoptDraining(t *testing.T) {
 	t.Parallel()
-	s := newService(t, "[drain]\nsettle = \"0s\"\ntimeout = \"1500ms\"\nescalate = [\"SIGKILL\"]\n")
+	s := newService(t, "[drain]\nsettle = \"0s\"\ntimeout = \"1h\"\nescalate = [\"SIGKILL\"]\n")
 	s.arguments("-ignore-term")
 	s.start()
 	old, _ := s.settled()
@@ -60,21 +61,36 @@ func TestAdoptDraining(t *testing.T) {
 	if r, err := s.try(false); err != nil || !r.OK {
 		t.Fatal(r, err)
 	}
+	var deadline time.Time
 	s.eventually(func() string {
-		if g := s.status().Generations[1]; g.Deadline.IsZero() {
+		if deadline = s.status().Generations[1].Deadline; deadline.IsZero() {
 			return "the drain has no deadline"
 		}
 		return ""
 	})
-	deadline := s.status().Generations[1].Deadline
 	s.kill()
+	s.eventually(func() string { // so that a new deadline would differ
+		if left := time.Until(deadline); left > time.Hour-2*time.Second {
+			return fmt.Sprintf("the deadline is in %s", left)
+		}
+		return ""
+	})
 	s.start()
 	g := s.status().Generations[1]
-	if g.PID != old || g.State != "draining" || g.Deadline.Sub(deadline).Abs().Milliseconds() > 50 {
+	if g.PID != old || g.State != "draining" || g.Deadline.Sub(deadline).Abs() > time.Second {
 		t.Errorf("after the adoption: %+v, deadline was %s", g, deadline)
 	}
+	s.kill()
+	s.edit(func(st map[string]any) {
+		for _, g := range st["generations"].([]any) {
+			if g := g.(map[string]any); g["state"] == "draining" {
+				g["deadline"] = 1 // long ago
+			}
+		}
+	})
+	s.start()
 	s.settled()
-	if g := s.status().Generations[1]; !strings.Contains(g.Exit, "SIGKILL") {
+	if g := s.status().Generations[1]; g.PID != old || !strings.Contains(g.Exit, "SIGKILL") {
 		t.Errorf("the drained generation: %+v", g)
 	}
 	s.stop()

@@ -2,7 +2,9 @@ package supervisor_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -44,14 +46,14 @@ type service struct {
 // be in its way. configure may add to the configuration file (see config).
 func newService(t *testing.T, extra string) *service {
 	t.Helper()
-	n := int(services.Add(1))
+	n, host := address(t)
 	dir, err := os.MkdirTemp("", "sv") // t.TempDir is too long for a socket's path
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &service{
 		t: t, name: fmt.Sprintf("t%d-%d", os.Getpid(), n), dir: dir, binary: "/proc/self/exe",
-		addr: fmt.Sprintf("127.%d.%d.%d:8080", 64+os.Getpid()/256%128, os.Getpid()%256, n),
+		addr: host + ":8080",
 	}
 	if s.binary, err = os.Executable(); err != nil {
 		t.Fatal(err)
@@ -62,6 +64,25 @@ func newService(t *testing.T, extra string) *service {
 	s.arguments()
 	s.configure(extra)
 	return s
+}
+
+// address returns the number of a service and an address that is its own until the test ends: a listener there, which
+// nobody talks to, keeps all other tests away.
+func address(t *testing.T) (n int, host string) {
+	t.Helper()
+	for {
+		n = int(services.Add(1))
+		number := os.Getpid()<<8 + n
+		host = fmt.Sprintf("127.%d.%d.%d", 64+number>>16&63, number>>8&255, number&255)
+		claim, err := net.Listen("tcp", host+":8079")
+		if err == nil {
+			t.Cleanup(func() { claim.Close() })
+			return n, host
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // reapOrphans does what init does, as long as the test runs.
@@ -124,6 +145,49 @@ func (s *service) arguments(args ...string) {
 	if err := os.WriteFile(s.argsFile(), []byte(strings.Join(args, "\n")+"\n"), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// paused sets that the next generations wait before they take their sockets, until the function that is returned is
+// called.
+func (s *service) paused(more ...string) (goOn func()) {
+	s.t.Helper()
+	file := filepath.Join(s.dir, "paused")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	s.arguments(append(more, "-start-while="+file)...)
+	return func() {
+		if err := os.Remove(file); err != nil {
+			s.t.Error(err)
+		}
+	}
+}
+
+// underWay waits until a second worker is being started beside the first.
+func (s *service) underWay() {
+	s.t.Helper()
+	s.eventually(func() string {
+		if n := len(s.processes()); n != 2 {
+			return fmt.Sprintf("no reload under way: %d workers", n)
+		}
+		return ""
+	})
+}
+
+// queued waits until a reload is queued behind what is under way, whether or not the daemon answers yet.
+func (s *service) queued() {
+	s.t.Helper()
+	s.eventually(func() string {
+		c, err := control.Dial(s.ctx(), s.runtime())
+		if err != nil {
+			return err.Error()
+		}
+		defer c.Close()
+		if st, err := c.Status(s.ctx()); err != nil || !st.Queued {
+			return fmt.Sprintf("nothing is queued: %v", err)
+		}
+		return ""
+	})
 }
 
 // passed makes a listener at the service's address and has it passed as a .socket unit's.

@@ -46,7 +46,7 @@ func TestMaxDraining(t *testing.T) {
 // WATCHDOG=trigger asks for a replacement at once, and the worker may ask for more time to become ready.
 func TestWorkerAsks(t *testing.T) {
 	t.Parallel()
-	s := newService(t, "[ready]\nwhen = [\"notify\"]\ntimeout = \"500ms\"\n")
+	s := newService(t, "[ready]\nwhen = [\"notify\"]\ntimeout = \"5s\"\n")
 	s.start()
 	s.settled()
 	s.say(1, "WATCHDOG=trigger")
@@ -57,19 +57,22 @@ func TestWorkerAsks(t *testing.T) {
 		return ""
 	})
 	s.settled()
-	s.arguments("-start-delay=900ms")
+	goOn := s.paused()
 	done := make(chan string, 1)
 	go func() {
 		r, err := s.try(true)
 		done <- fmt.Sprint(r.Error, err)
 	}()
-	s.eventually(func() string {
-		if len(s.processes()) != 2 {
-			return "no reload under way"
+	s.underWay()
+	began := time.Now()
+	s.say(3, "EXTEND_TIMEOUT_USEC=60000000")
+	s.eventually(func() string { // longer than ready.timeout
+		if over := time.Since(began); over < 6*time.Second {
+			return fmt.Sprintf("only %s have passed", over)
 		}
 		return ""
 	})
-	s.say(3, "EXTEND_TIMEOUT_USEC=5000000")
+	goOn()
 	if text := <-done; text != "<nil>" {
 		t.Error("the time was not extended: ", text)
 	}
@@ -128,7 +131,7 @@ func TestAddressChanges(t *testing.T) {
 	s.stop()
 }
 
-// usage is what must not grow.
+// usage is what must not grow; rss is in KiB.
 type usage struct{ descriptors, threads, rss, entries, processes int }
 
 func (s *service) usage() (u usage) {
@@ -174,9 +177,13 @@ func TestManyReloads(t *testing.T) {
 	began := time.Now()
 	after := reloads(240)
 	t.Logf("before: %+v, after: %+v, %s for each reload", before, after, time.Since(began)/240)
-	if after.descriptors > before.descriptors || after.entries != before.entries || after.processes != 1 ||
-		after.threads > before.threads+4 || after.rss > before.rss*5/4 {
-		t.Errorf("before: %+v, after: %+v", before, after)
-	}
+	s.eventually(func() string { // a client that has gone, or memory that is to be given back, may count for a moment
+		if after.descriptors > before.descriptors || after.entries != before.entries || after.processes != 1 ||
+			after.threads > before.threads+8 || after.rss > before.rss*5/4+8<<10 {
+			after = s.usage()
+			return fmt.Sprintf("before: %+v, after: %+v", before, after)
+		}
+		return ""
+	})
 	s.stop()
 }

@@ -105,20 +105,20 @@ func TestCrashLoop(t *testing.T) {
 			break
 		}
 	}
-	var attempts []time.Duration
 	s.eventually(func() string {
 		r := s.status().Restart
 		if r == nil || r.Attempt < 4 {
 			return "no pauses"
 		}
-		attempts = append(attempts, time.Until(r.At))
+		if !strings.Contains(r.Reason, "exit code 1") {
+			t.Errorf("reason: %q", r.Reason)
+		}
 		return ""
 	})
-	if r := s.status().Restart; r != nil && !strings.Contains(r.Reason, "exit code 1") {
-		t.Errorf("reason: %q", r.Reason)
-	}
-	if attempts[0] < 50*time.Millisecond {
-		t.Errorf("the pause before the fourth attempt is %s", attempts[0])
+	for _, pause := range []string{"100ms", "200ms", "400ms"} {
+		if len(s.warnings("the next start of the worker is in "+pause)) != 1 {
+			t.Errorf("no pause of %s: %q", pause, s.warnings("next start"))
+		}
 	}
 	answered := make(chan error, 1)
 	go func() {
@@ -141,7 +141,7 @@ func TestOldDiesDuringReload(t *testing.T) {
 	s.start()
 	for range 2 { // each slot once
 		pid, _ := s.settled()
-		s.arguments("-start-delay=300ms")
+		goOn := s.paused()
 		done := make(chan control.Result, 1)
 		go func() {
 			r, err := s.try(true)
@@ -150,14 +150,10 @@ func TestOldDiesDuringReload(t *testing.T) {
 			}
 			done <- r
 		}()
-		s.eventually(func() string {
-			if st := s.status(); len(s.processes()) != 2 {
-				return "no second worker: " + st.State
-			}
-			return ""
-		})
+		s.underWay()
 		syscall.Kill(pid, syscall.SIGKILL)
 		load := s.load()
+		goOn()
 		if r := <-done; !r.OK {
 			t.Errorf("reload: %+v", r)
 		}
@@ -174,7 +170,7 @@ func TestReloadsAtOnce(t *testing.T) {
 	s := newService(t, "")
 	s.start()
 	s.settled()
-	s.arguments("-start-delay=200ms")
+	s.arguments("-start-delay=2s")
 	results := make(chan control.Result, 3)
 	for range 3 {
 		go func() {
@@ -203,16 +199,27 @@ func TestReloadsAtOnce(t *testing.T) {
 func TestReloadDuringStart(t *testing.T) {
 	t.Parallel()
 	s := newService(t, "")
-	s.arguments("-start-delay=300ms")
+	goOn := s.paused()
 	s.launch()
 	s.eventually(func() string {
-		if _, err := control.Dial(context.Background(), s.runtime()); err != nil {
+		c, err := control.Dial(s.ctx(), s.runtime())
+		if err != nil {
 			return err.Error()
 		}
+		c.Close()
 		return ""
 	})
-	r := s.reload()
-	if r.Generation != 2 {
+	done := make(chan control.Result, 1)
+	go func() {
+		r, err := s.try(true)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- r
+	}()
+	s.queued()
+	goOn()
+	if r := <-done; !r.OK || r.Generation != 2 {
 		t.Errorf("%+v", r)
 	}
 	s.ready()
@@ -224,7 +231,7 @@ func TestReloadDuringStart(t *testing.T) {
 func TestSignalDuringStart(t *testing.T) {
 	t.Parallel()
 	s := newService(t, "")
-	s.arguments("-start-delay=200ms")
+	goOn := s.paused()
 	s.launch()
 	s.eventually(func() string {
 		if _, err := os.Stat(s.runtime()); err != nil {
@@ -233,6 +240,8 @@ func TestSignalDuringStart(t *testing.T) {
 		return ""
 	})
 	s.signal(syscall.SIGHUP)
+	s.queued()
+	goOn()
 	s.ready()
 	s.eventually(func() string {
 		if _, n := s.serving(); n != 2 {
@@ -250,22 +259,21 @@ func TestReloadClientVanishes(t *testing.T) {
 	s := newService(t, "")
 	s.start()
 	s.settled()
-	s.arguments("-start-delay=200ms")
+	goOn := s.paused()
 	ctx, cancel := context.WithCancel(context.Background())
 	c := s.dial()
+	result := make(chan error, 1)
 	go func() {
-		s.eventually(func() string {
-			if len(s.processes()) != 2 {
-				return "no second worker"
-			}
-			return ""
-		})
-		cancel()
+		_, err := c.Reload(ctx, false, nil)
+		result <- err
 	}()
-	if _, err := c.Reload(ctx, false, nil); err == nil {
+	s.underWay()
+	cancel()
+	if err := <-result; err == nil {
 		t.Error("a result came after all")
 	}
 	c.Close()
+	goOn()
 	s.eventually(func() string {
 		if _, n := s.serving(); n != 2 {
 			return "the reload was given up"

@@ -149,9 +149,13 @@ func TestReexec(t *testing.T) {
 // Draining generations go on draining, and the exit of a worker is still collected.
 func TestReexecWhileDraining(t *testing.T) {
 	t.Parallel()
-	s := newService(t, "")
+	s := newService(t, "[drain]\nsettle = \"20ms\"\ntimeout = \"1h\"\n")
 	s.installed()
-	s.arguments("-drain-delay=3s")
+	stay := filepath.Join(s.dir, "stay")
+	if err := os.WriteFile(stay, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.arguments("-drain-while=" + stay)
 	s.start()
 	load := s.load()
 	for range 2 {
@@ -168,10 +172,12 @@ func TestReexecWhileDraining(t *testing.T) {
 	if states != "serving draining draining " {
 		t.Errorf("right after: %s", states)
 	}
+	if err := os.Remove(stay); err != nil {
+		t.Fatal(err)
+	}
 	s.settled()
 	for _, g := range s.status().Generations[1:] {
-		// One that ends in the middle of the exec is not seen ending.
-		if g.Exit != "drained: exit code 0" && g.Exit != "ended while no supervisor watched" {
+		if g.Exit != "drained: exit code 0" {
 			t.Errorf("generation %d: %q", g.N, g.Exit)
 		}
 	}
@@ -186,7 +192,7 @@ func TestReexecDuringReload(t *testing.T) {
 	s.installed()
 	s.start()
 	s.settled()
-	s.arguments("-start-delay=400ms")
+	goOn := s.paused()
 	done := make(chan control.Result, 1)
 	go func() {
 		r, err := s.try(false)
@@ -195,12 +201,8 @@ func TestReexecDuringReload(t *testing.T) {
 		}
 		done <- r
 	}()
-	s.eventually(func() string {
-		if len(s.processes()) != 2 {
-			return "no reload under way"
-		}
-		return ""
-	})
+	s.underWay()
+	time.AfterFunc(300*time.Millisecond, goOn) // nobody can tell whether the daemon has the request yet
 	s.reexeced()
 	if r := <-done; !r.OK || r.Generation != 2 {
 		t.Errorf("reload: %+v", r)

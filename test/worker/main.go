@@ -30,6 +30,7 @@ type options struct {
 	drain      string
 	notify     bool
 	startDelay time.Duration
+	startWhile string
 	lock       string
 	exit       int
 	hang       bool
@@ -46,6 +47,7 @@ type options struct {
 	ask        int
 	stderr     string
 	stopping   time.Duration
+	drainWhile string
 	hostile    bool
 	watchdog   bool
 	pidFile    string
@@ -67,6 +69,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.drain, "drain", "lossless", "on SIGTERM: lossless, or abrupt (drops what was accepted and not read)")
 	f.BoolVar(&o.notify, "notify", true, "say READY=1 where NOTIFY_SOCKET is set")
 	f.DurationVar(&o.startDelay, "start-delay", 0, "wait before taking the sockets")
+	f.StringVar(&o.startWhile, "start-while", "", "wait as long as this file exists before taking the sockets")
 	f.StringVar(&o.lock, "lock", "", "take an exclusive lock on this file or exit 1")
 	f.IntVar(&o.exit, "exit", -1, "exit with this status at start")
 	f.BoolVar(&o.hang, "hang", false, "do nothing for ever at start")
@@ -83,6 +86,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.IntVar(&o.ask, "ask", 0, "have so many loops ask others from UDP sockets that they close soon, as resolvers do")
 	f.StringVar(&o.stderr, "stderr", "", "say this on standard error at start")
 	f.DurationVar(&o.stopping, "drain-delay", 0, "stay so long after SIGTERM before exiting")
+	f.StringVar(&o.drainWhile, "drain-while", "", "stay after SIGTERM as long as this file exists")
 	f.BoolVar(&o.hostile, "hostile", false, "attack the notify sockets of the supervisor and of systemd after READY=1")
 	f.BoolVar(&o.watchdog, "watchdog", false, "say WATCHDOG=1 six times in WATCHDOG_USEC")
 	f.StringVar(&o.pidFile, "pid-file", "", "write the pid to this file before READY=1")
@@ -149,6 +153,7 @@ func run(o *options) error {
 		time.Sleep(time.Hour)
 	}
 	time.Sleep(o.startDelay)
+	waitWhile(o.startWhile)
 	if err := takeLock(o.lock); err != nil {
 		return err
 	}
@@ -197,6 +202,16 @@ func ask() {
 			c.Close()
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// waitWhile returns when the file, if one is named, does not exist.
+func waitWhile(file string) {
+	for file != "" {
+		if _, err := os.Lstat(file); err != nil {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 

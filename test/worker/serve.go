@@ -241,6 +241,7 @@ func (s *server) drain() {
 		}
 	}
 	time.Sleep(s.options.stopping)
+	waitWhile(s.options.drainWhile)
 	if s.options.drain == "abrupt" {
 		return
 	}
