@@ -10,14 +10,19 @@ import (
 	"github.com/8265a91a/supervisor/test/load"
 )
 
-// breakApplication reloads to each way of being broken: the reload fails, says why, and nothing is lost; then it is mended.
-func (r *rig) breakApplication() {
+// breakApplication reloads to each way of being broken, or quickly to the first: the reload fails, says why, and nothing
+// is lost; then it is mended.
+func (r *rig) breakApplication(quick bool) {
 	r.t.Helper()
-	if len(r.s.breaks) == 0 {
+	breaks := r.s.breaks
+	if len(breaks) == 0 {
 		return
 	}
+	if quick {
+		breaks = breaks[:1]
+	}
 	impatient := impatient(r.toml)
-	for _, b := range r.s.breaks {
+	for _, b := range breaks {
 		r.WriteFile(r.config(), impatient)
 		clients := without(without(r.clients(), load.Slow), load.UDP)
 		before := r.status()

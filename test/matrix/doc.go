@@ -7,7 +7,7 @@
 // ones; datagrams and requests that take a second where the server has them. Then its application is broken in the ways
 // that the server allows, and a reload to it must fail without a lost request.
 //
-// SUPERVISOR_MATRIX chooses: "quick" (the default: one server for each convention, three reloads), "all", names, or
+// SUPERVISOR_MATRIX chooses: "quick" (the default: one server for each convention, three reloads, broken in one way), "all", names, or
 // "table" to write the table again.
 // What was measured is merged into docs/matrix.json, from which docs/matrix.md is generated, unless it was quick.
 package matrix

@@ -37,8 +37,8 @@ func TestMatrix(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			r := newRig(t, m, s, 7001+i)
 			r.measure(quick)
+			r.breakApplication(quick)
 			if !quick {
-				r.breakApplication()
 				r.row.save(t)
 			}
 		})

@@ -106,9 +106,16 @@ func kinds(c *load.Count) string {
 	return strings.Join(words, ", ")
 }
 
-// judge demands that nothing was lost.
+// judge demands that nothing was lost, and not by luck: what should divert did.
 func (r *rig) judge(m *measured) {
 	r.t.Helper()
+	want := config.DivertSteer
+	if d := r.configured.Drain.Divert; d == config.DivertNone || d == config.DivertAuto && r.configured.Handoff.Fetch == config.FetchGetsocks {
+		want = config.DivertNone
+	}
+	if m.Divert != want {
+		r.t.Errorf("divert %q, want %q", m.Divert, want)
+	}
 	for _, class := range slices.Sorted(maps.Keys(m.Classes)) {
 		c := m.Classes[class]
 		lost := c.Failed
@@ -118,7 +125,7 @@ func (r *rig) judge(m *measured) {
 			}
 			lost += c.Idle
 		}
-		if lost > 0 && r.s.lossy == "" {
+		if lost > 0 {
 			r.t.Errorf("%s: %d of %d lost with the preset's settings (%s)", class, lost, c.Requests, c.Kinds)
 		}
 	}

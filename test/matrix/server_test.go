@@ -37,9 +37,7 @@ type server struct {
 	// noKeep: one request a connection. keepLossless: no kept connection may be lost either.
 	noKeep, keepLossless bool
 	// slow: /slow takes a second, and is asked for too.
-	slow bool
-	// lossy says why new connections may be lost with the preset's settings too, for the table.
-	lossy  string
+	slow   bool
 	note   string
 	breaks []breakage
 }

@@ -7,8 +7,7 @@ const redisConf = `sed -i 's/^port .*/port @PORT@/; s/^bind .*/bind 127.0.0.1/; 
 var stores = []*server{
 	{
 		name: "redis", title: "redis (one after the other)", version: "redis-server", preset: "redis", script: redisPing, setup: redisConf,
-		lossy: "the old one is ended first",
-		note:  "the preset ends the old generation before the new one reads the data set (order = \"signal-first\"): connections that are open then are closed.",
+		note: "the preset ends the old generation before the new one reads the data set (order = \"signal-first\"): connections that are open then are closed.",
 	},
 	{
 		name: "redis-cache", title: "redis (as a cache)", version: "redis-server", preset: "redis", script: redisPing, setup: redisConf,
