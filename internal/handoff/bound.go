@@ -17,14 +17,26 @@ import (
 // succeeds, those that it no longer names (see dropUnused).
 func (h *Handoff) bind() error {
 	byName := map[string][]*sockets.Socket{}
+	var others []*sockets.Socket
+	misnamed := misnamed(h.Config)
 	h.Host.Do(func(held *sockets.Set) {
 		for _, s := range held.Ordered(nil) {
 			byName[s.FDName] = append(byName[s.FDName], s)
+			if misnamed(s) {
+				others = append(others, s)
+			}
 		}
 	})
 	for i := range h.Config.Sockets {
 		want := &h.Config.Sockets[i]
-		if have := heldFor(byName[want.Name], want); have != nil {
+		have := heldFor(byName[want.Name], want)
+		if have == nil {
+			var err error
+			if have, err = h.rename(others, want); err != nil {
+				return err
+			}
+		}
+		if have != nil {
 			h.Host.Do(func(*sockets.Set) {
 				was := have.Nonblock
 				h.restore = append(h.restore, func() { have.Nonblock = was })
@@ -56,6 +68,26 @@ func heldFor(candidates []*sockets.Socket, want *config.Socket) *sockets.Socket 
 		}
 	}
 	return nil
+}
+
+// rename finds, among the sockets that were bound for a [[socket]] of another name, the one with the same address, and
+// gives it the new name. It is nil where there is none.
+func (h *Handoff) rename(others []*sockets.Socket, want *config.Socket) (*sockets.Socket, error) {
+	i := slices.IndexFunc(others, func(s *sockets.Socket) bool { return SameAddress(want.Listen, s.Info) })
+	if i < 0 {
+		return nil, nil
+	}
+	s := others[i]
+	if want.FreeBind != s.Info.FreeBind || want.V6Only != nil && *want.V6Only != s.Info.V6Only {
+		return nil, fmt.Errorf("bind socket %q to %s: the address is that of the held socket %q, which the configuration does not name any more "+
+			"and whose free_bind or v6only differs: reload once without either", want.Name, want.Listen, s.FDName)
+	}
+	h.Host.Do(func(held *sockets.Set) {
+		name, fdname := s.Name, s.FDName
+		h.restore = append(h.restore, func() { held.Rename(s, name, fdname) })
+		held.Rename(s, want.Name, want.Name)
+	})
+	return s, nil
 }
 
 // SameAddress tells whether a configured address is the one a socket is bound to.

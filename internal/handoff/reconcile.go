@@ -132,8 +132,17 @@ func (h *Handoff) unclaimed(s *sockets.Socket) bool {
 }
 
 // Unconfigured selects the sockets that were bound for a [[socket]] table that cfg does not have, or has with another
-// address.
+// address. Under another name it is the same one (see rename).
 func Unconfigured(cfg *config.Config) func(*sockets.Socket) bool {
+	misnamed := misnamed(cfg)
+	return func(s *sockets.Socket) bool {
+		return misnamed(s) && !slices.ContainsFunc(cfg.Sockets, func(t config.Socket) bool { return SameAddress(t.Listen, s.Info) })
+	}
+}
+
+// misnamed selects the sockets that were bound for a [[socket]] table that cfg does not have under that name, or has with
+// another address.
+func misnamed(cfg *config.Config) func(*sockets.Socket) bool {
 	tables := make(map[string]*config.Socket, len(cfg.Sockets))
 	for i := range cfg.Sockets {
 		tables[cfg.Sockets[i].Name] = &cfg.Sockets[i]

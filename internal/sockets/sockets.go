@@ -148,6 +148,14 @@ func (set *Set) Pair(s *Socket, fd *sys.FD) {
 	}
 }
 
+// Rename gives the held s another name in the set, with a number if it is taken, and another one for workers.
+func (set *Set) Rename(s *Socket, name, fdname string) {
+	delete(set.byName, s.Name)
+	s.Name, s.FDName = set.numbered(name), fdname
+	set.byName[s.Name] = s
+	set.sorted = nil
+}
+
 // Remove closes the socket's descriptors and forgets it.
 func (set *Set) Remove(s *Socket) {
 	delete(set.byName, s.Name)

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/8265a91a/supervisor/internal/handoff"
 	"github.com/8265a91a/supervisor/internal/probe"
@@ -137,14 +138,32 @@ func (d *Daemon) wanted(s *sockets.Socket) bool {
 
 func (d *Daemon) adoptAlternate(e named) {
 	info, err := sys.Inspect(e.fd.Num())
-	s := d.held.Get(e.name)
-	if err != nil || s == nil || s.Alternate != nil || info.Address != s.Info.Address || info.Network != s.Info.Network {
+	s := d.pairOf(e.name, info)
+	if err != nil || s == nil || s.Alternate != nil && d.held.ByCookie(info.Cookie) != s {
 		d.Note(handoff.Warning, fmt.Sprintf("FD store entry %s%s is not used and removed: there is no such pair", prefixAlternate, e.name))
 		e.fd.Close()
 		return
 	}
-	d.held.Pair(s, e.fd)
+	if s.Alternate == nil {
+		d.held.Pair(s, e.fd)
+	} else {
+		e.fd.Close() // stored under two names
+	}
 	if _, single := d.keeper.have[prefixAlternate+e.name]; single {
 		d.keeper.have[prefixAlternate+e.name] = s.Cookie
 	}
+}
+
+// pairOf finds the held socket whose second half info is. Its name in the store is that of the socket, or the one before
+// the last supervisor renamed it.
+func (d *Daemon) pairOf(name string, info sys.Socket) *sockets.Socket {
+	fits := func(s *sockets.Socket) bool { return s.Info.Network == info.Network && s.Info.Address == info.Address }
+	if s := d.held.Get(name); s != nil && fits(s) {
+		return s
+	}
+	all := d.held.Ordered(nil)
+	if i := slices.IndexFunc(all, func(s *sockets.Socket) bool { return s.Origin == sockets.Bound && fits(s) }); i >= 0 {
+		return all[i]
+	}
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/8265a91a/supervisor/internal/fault"
 	"github.com/8265a91a/supervisor/internal/handoff"
@@ -215,21 +216,35 @@ func (d *Daemon) entries() (want []entry, overflow []fdstore.Named) {
 		want = append(want, entry{prefixPushed + p.Name, p.FD.Num(), p.identity})
 	}
 	single := 0
-	add := func(name string, fd *sys.FD, identity uint64) {
-		if single < maxSingle {
+	add := func(prefix, name string, fd *sys.FD, identity uint64) {
+		if single < maxSingle && !d.keeper.renamed(prefix, name, identity) {
 			single++
-			want = append(want, entry{name, fd.Num(), identity})
+			want = append(want, entry{prefix + name, fd.Num(), identity})
 			return
 		}
-		overflow = append(overflow, fdstore.Named{Name: name, FD: fd, Meta: strconv.FormatUint(identity, 16)})
+		overflow = append(overflow, fdstore.Named{Name: prefix + name, FD: fd, Meta: strconv.FormatUint(identity, 16)})
 	}
 	for _, s := range d.held.Ordered(nil) {
-		add(prefixSocket+s.Name, s.FD, s.Cookie)
+		add(prefixSocket, s.Name, s.FD, s.Cookie)
 		if s.Alternate != nil {
-			add(prefixAlternate+s.Name, s.Alternate, s.Cookie)
+			add(prefixAlternate, s.Name, s.Alternate, s.Cookie)
 		}
 	}
 	return want, overflow
+}
+
+// renamed tells whether the store has the socket under another name. systemd takes no second entry of it, and between
+// two there would be none: meanwhile the bundle holds it, and the next sync stores it by itself.
+func (k *keeper) renamed(prefix, name string, identity uint64) bool {
+	if k.have[prefix+name] == identity {
+		return false
+	}
+	for other, id := range k.have {
+		if id == identity && strings.HasPrefix(other, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 func (k *keeper) bundleName(n int) string { return prefixBundle + strconv.Itoa(n) }
