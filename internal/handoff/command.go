@@ -114,8 +114,8 @@ func (h *Handoff) layout(g *Generation) (activation.Layout, error) {
 			}
 			list = append(list, a)
 		}
-		for _, e := range h.Host.Pushed() {
-			a := activation.Socket{Name: "pushed:" + e.Name, FDName: e.Name}
+		for i, e := range h.Host.Pushed() { // several may have one name
+			a := activation.Socket{Name: fmt.Sprintf("pushed:%d:%s", i, e.Name), FDName: e.Name}
 			if err == nil {
 				a.FD, err = h.duplicate(e.FD)
 			}

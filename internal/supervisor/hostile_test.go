@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/8265a91a/supervisor/internal/control"
 	"github.com/8265a91a/supervisor/internal/handoff"
@@ -66,6 +70,198 @@ func TestPush(t *testing.T) {
 	}
 	s.say(n, "FDSTOREREMOVE=1\nFDNAME=blob")
 	s.settled()
+	s.stop()
+}
+
+// Several descriptors of one name are all kept, in their order, and the next message of that name takes their place.
+func TestPushSeveral(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.installed()
+	s.start()
+	s.settled()
+	var fds []int
+	for i := range 4 {
+		fd := s.memfd(fmt.Sprint(i))
+		defer fd.Close()
+		fds = append(fds, fd.Num())
+	}
+	entries := []string{"supervisor.pushed-2.conn", "supervisor.pushed-3.conn", "supervisor.pushed.conn"}
+	content := func(want ...string) {
+		t.Helper()
+		var got []string
+		for _, e := range s.manager.Entries() {
+			if strings.HasPrefix(e.Name, "supervisor.pushed") {
+				data, err := sys.ReadMemfd(e.FD.Num(), 10)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, e.Name+" "+string(data))
+			}
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+	s.say(1, "FDSTORE=1\nFDNAME=conn", fds[:3]...)
+	s.settled(entries...)
+	s.say(1, "FDSTORE=1\nFDNAME=conn", fds[:3]...) // no change
+	content(entries[0]+" 1", entries[1]+" 2", entries[2]+" 0")
+	s.kill()
+	s.start()
+	s.settled(entries...)
+	s.reexeced()
+	s.reload()
+	_, n := s.settled(entries...)
+	if got := strings.Count(s.log(), "(conn) is no socket"); got != 3 {
+		t.Errorf("the next generation received %d", got)
+	}
+	content(entries[0]+" 1", entries[1]+" 2", entries[2]+" 0")
+	s.say(n, "FDSTORE=1\nFDNAME=conn", fds[1], fds[3])
+	s.settled(entries[:2]...)
+	content(entries[0]+" 1", entries[1]+" 3")
+	s.say(n, "FDSTORE=1\nFDNAME=conn", fds[0])
+	s.settled(entries[2])
+	content(entries[2] + " 0")
+	if len(s.warnings()) > 0 {
+		t.Errorf("warnings: %q", s.warnings())
+	}
+	s.stop()
+}
+
+// Two eventfds have the same inode and are not the same.
+func TestPushReplacesAnonymous(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	s.settled()
+	for range 2 {
+		fd, _, errno := syscall.Syscall(syscall.SYS_EVENTFD2, 0, syscall.O_CLOEXEC, 0)
+		if errno != 0 {
+			t.Fatal(errno)
+		}
+		event := sys.NewFD(int(fd))
+		defer event.Close()
+		s.say(1, "FDSTORE=1\nFDNAME=event", event.Num())
+		s.eventually(func() string {
+			s.barrier()
+			for _, e := range s.manager.Entries() {
+				if same, err := sys.SameDescription(e.FD.Num(), event.Num()); err == nil && same {
+					return ""
+				}
+			}
+			return "it is not stored"
+		})
+	}
+	s.settled("supervisor.pushed.event")
+	s.stop()
+}
+
+// A listener goes when that is asked for, and not when something else gets its name.
+func TestPushKeepsListener(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	s.settled()
+	l, err := sys.OpenListener(sys.ListenSpec{Network: "tcp", Host: "127.0.0.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	a, b := s.memfd("a"), s.memfd("b")
+	defer a.Close()
+	defer b.Close()
+	for range 2 {
+		s.say(1, "FDSTORE=1\nFDNAME=mix", l.Num())
+		s.settled("supervisor.socket.mix")
+		s.say(1, "FDSTORE=1\nFDNAME=mix", a.Num())
+		s.settled("supervisor.socket.mix", "supervisor.pushed.mix")
+		s.say(1, "FDSTORE=1\nFDNAME=mix", b.Num(), l.Num())
+		s.settled("supervisor.socket.mix", "supervisor.pushed.mix")
+		s.say(1, "FDSTOREREMOVE=1\nFDNAME=mix")
+		s.settled()
+	}
+	s.stop()
+}
+
+// A message that stores and removes removes, as with systemd, and what came with it is closed.
+func TestPushAndRemove(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	s.settled()
+	fds := make([]int, 200)
+	for i := range fds {
+		fd := s.memfd("x")
+		defer fd.Close()
+		fds[i] = fd.Num()
+	}
+	before := s.usage().descriptors
+	s.say(1, strings.Repeat("FDSTORE=1\nFDSTOREREMOVE=1\nFDNAME=x\f", 3)+"STATUS=done", fds...)
+	if after := s.usage().descriptors; after > before+10 {
+		t.Errorf("the daemon had %d descriptors open and has %d", before, after)
+	}
+	s.stop()
+}
+
+// What a worker may say as often as it likes costs systemd, the journal and the store little, and its last word holds.
+func TestWorkerFloods(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	s.settled()
+	fd := s.memfd("x")
+	defer fd.Close()
+	many := func(n int, message func(i int) string) string {
+		var list []string
+		for i := range n {
+			list = append(list, message(i))
+		}
+		return strings.Join(list, "\f")
+	}
+	long := strings.Repeat("ä", 2040)
+	for _, c := range []struct {
+		name     string
+		message  string
+		fds      []int
+		warnings int
+		each     time.Duration // the pause between two groups of messages to systemd, 0 for none at all
+		group    int
+		last     string
+	}{
+		{name: "long status", message: many(20, func(i int) string { return fmt.Sprintf("STATUS=%04d%s", i, long) }), each: time.Second, group: 1, last: "STATUS=0019" + long},
+		{name: "status", message: many(1000, func(i int) string { return fmt.Sprint("STATUS=", i) }), each: time.Second, group: 1, last: "STATUS=999"},
+		{name: "refused", message: many(1000, func(int) string { return "FDSTORE=1\nFDNAME=supervisor.x" }), fds: []int{fd.Num()}, warnings: 1},
+		{name: "remove nothing", message: many(1000, func(int) string { return "FDSTOREREMOVE=1\nFDNAME=nothing" })},
+		{name: "change", message: many(1000, func(i int) string { return []string{"FDSTORE=1", "FDSTOREREMOVE=1"}[i%2] + "\nFDNAME=x" }), fds: []int{fd.Num()}, each: 100 * time.Millisecond, group: 6},
+	} {
+		s.barrier()
+		messages, warnings, began := len(s.manager.Messages()), len(s.warnings()), time.Now()
+		s.say(1, c.message, c.fds...)
+		if c.last != "" {
+			s.eventually(func() string {
+				for _, m := range s.manager.Messages()[messages:] {
+					for _, line := range m.Lines {
+						if strings.HasPrefix(line, "STATUS=") && strings.HasPrefix(c.last, line) && len(line) > min(len(c.last), 4070)-1 {
+							return ""
+						}
+					}
+				}
+				return "its last word was not passed on"
+			})
+		}
+		s.barrier()
+		messages, warnings = len(s.manager.Messages())-messages, len(s.warnings())-warnings
+		allowed := 0
+		if c.each > 0 {
+			allowed = c.group * (2 + int(time.Since(began)/c.each))
+		}
+		t.Logf("%s: %d warnings, %d messages in %s", c.name, warnings, messages, time.Since(began))
+		if warnings > c.warnings || messages > allowed+1 { // the barrier is one
+			t.Errorf("%s: %d warnings, %d messages to systemd, of which %d are allowed", c.name, warnings, messages, allowed)
+		}
+	}
 	s.stop()
 }
 

@@ -75,8 +75,8 @@ func (in *inherited) place(name string, fd *sys.FD, d *Daemon) error {
 		in.stored = append(in.stored, named{strings.TrimPrefix(name, prefixSocket), fd})
 	case strings.HasPrefix(name, prefixAlternate):
 		in.alternates = append(in.alternates, named{strings.TrimPrefix(name, prefixAlternate), fd})
-	case strings.HasPrefix(name, prefixPushed):
-		in.pushed = append(in.pushed, named{strings.TrimPrefix(name, prefixPushed), fd})
+	case strings.HasPrefix(name, prefixPushed), strings.HasPrefix(name, prefixMore):
+		in.pushed = append(in.pushed, named{name, fd})
 	case strings.HasPrefix(name, prefixBundle):
 		return in.unpack(name, fd, d)
 	default:

@@ -179,7 +179,7 @@ func (d *Daemon) FDs() control.FDs {
 			}
 		}
 		for _, p := range d.pushed {
-			f.Sockets = append(f.Sockets, control.Held{Name: p.Name, Network: "blob", Inode: p.identity, Origin: string(sockets.Pushed), Stored: d.stored(prefixPushed + p.Name)})
+			f.Sockets = append(f.Sockets, control.Held{Name: p.Name, Network: "blob", Inode: p.identity, Origin: string(sockets.Pushed), Stored: d.stored(p.entry())})
 		}
 		for _, g := range d.gens {
 			if g.State != handoff.Gone && g.Process != nil {

@@ -27,6 +27,7 @@ const (
 	prefixAlternate = entryPrefix + "alternate."
 	prefixBundle    = entryPrefix + "bundle."
 	prefixPushed    = entryPrefix + "pushed."
+	prefixMore      = entryPrefix + "pushed-" // NUMBER.NAME: beyond the first of one name
 	prefixBind      = entryPrefix + "bind."
 )
 
@@ -213,7 +214,7 @@ func (d *Daemon) entries() (want []entry, overflow []fdstore.Named) {
 		}
 	}
 	for _, p := range d.pushed {
-		want = append(want, entry{prefixPushed + p.Name, p.FD.Num(), p.identity})
+		want = append(want, entry{p.entry(), p.FD.Num(), p.identity})
 	}
 	single := 0
 	add := func(prefix, name string, fd *sys.FD, identity uint64) {

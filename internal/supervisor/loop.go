@@ -110,6 +110,40 @@ func (d *Daemon) everySecond() {
 	d.checkWatchdog(time.Now())
 }
 
+// gathered is what workers can cause as often as they like, and what is done at most once in a pause. The loop owns it.
+type gathered struct {
+	pause time.Duration
+	last  time.Time
+	next  func() // nil when nothing waits
+	timer *time.Timer
+}
+
+// gather does it at once, if it is urgent and the pause since the last time is over, or else once for all that is asked
+// for until then.
+func (d *Daemon) gather(g *gathered, urgent bool, do func()) {
+	waits := g.next != nil
+	g.next = do
+	run := func() {
+		if g.timer != nil {
+			g.timer.Stop()
+		}
+		if do := g.next; do != nil {
+			g.next, g.last = nil, time.Now()
+			do()
+		}
+	}
+	wait := g.pause - time.Since(g.last)
+	switch {
+	case urgent && wait <= 0:
+		run()
+	case !waits:
+		if wait <= 0 {
+			wait = g.pause
+		}
+		g.timer = time.AfterFunc(wait, func() { d.Do(func(*sockets.Set) { run() }) })
+	}
+}
+
 // ticker is a one-second ticker that can be switched off.
 type ticker struct {
 	C <-chan time.Time

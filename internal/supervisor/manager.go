@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/coreos/go-systemd/v22/dbus"
@@ -49,6 +50,23 @@ func (m *manager) notify(lines ...string) {
 	}
 }
 
+// maxStatus is how many bytes of text fit into a message that systemd accepts, which has 4096.
+const maxStatus = 4096 - len("READY=1\nSTATUS=\n")
+
+// status says what systemctl status shows.
+func (m *manager) status(text string) { m.notify("STATUS=" + cut(text, maxStatus)) }
+
+// cut shortens text to so many bytes, in whole characters.
+func cut(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	for limit > 0 && !utf8.RuneStart(text[limit]) {
+		limit--
+	}
+	return text[:limit]
+}
+
 // ready says READY=1 the first time, and what serves every time.
 func (m *manager) ready(status string) {
 	m.mu.Lock()
@@ -56,10 +74,10 @@ func (m *manager) ready(status string) {
 	m.isReady = true
 	m.mu.Unlock()
 	if first {
-		m.notify("READY=1", "STATUS="+status)
+		m.notify("READY=1", "STATUS="+cut(status, maxStatus))
 		return
 	}
-	m.notify("STATUS=" + status)
+	m.status(status)
 }
 
 // watchdogTicker ticks twice in the interval within which systemd wants to hear WATCHDOG=1, never without one.

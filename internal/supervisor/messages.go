@@ -1,9 +1,11 @@
 package supervisor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,14 +21,43 @@ import (
 // generation receives it under its name.
 type pushed struct {
 	Name     string
+	number   int // from 1, among those of one name
 	FD       *sys.FD
 	identity uint64
+}
+
+// entry is its name in the FD store. The number comes first, since the worker's name may end in one.
+func (p *pushed) entry() string {
+	if p.number == 1 {
+		return prefixPushed + p.Name
+	}
+	return prefixMore + strconv.Itoa(p.number) + "." + p.Name
+}
+
+// parsePushed takes the name of an entry apart.
+func parsePushed(entry string) (name string, number int, err error) {
+	if name, ok := strings.CutPrefix(entry, prefixPushed); ok {
+		return name, 1, nil
+	}
+	digits, name, _ := strings.Cut(strings.TrimPrefix(entry, prefixMore), ".")
+	if number, err = strconv.Atoi(digits); err != nil || number < 2 || name == "" {
+		return "", 0, errors.New("the name has no number")
+	}
+	return name, number, nil
+}
+
+func comparePushed(a, b *pushed) int {
+	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.number, b.number))
 }
 
 // maxPushed bounds what workers may have kept: the store has room for little, and belongs to the sockets.
 const maxPushed = 64
 
 func (d *Daemon) notifyPath(n int) string { return filepath.Join(d.notifyDir(), strconv.Itoa(n)) }
+
+// complainPause is the least time between two warnings about messages: a worker that floods its socket with nonsense must
+// not flood the journal.
+const complainPause = 10 * time.Second
 
 // listenTo reads what the processes of g say. Nobody else is listened to, and nothing that an old generation says
 // reaches systemd.
@@ -37,8 +68,7 @@ func (d *Daemon) listenTo(g *handoff.Generation) {
 	n := g.Notify
 	complained := time.Time{}
 	n.OnError = func(err error) {
-		// A worker that floods its socket with nonsense must not flood the journal.
-		if time.Since(complained) > 10*time.Second {
+		if time.Since(complained) > complainPause {
 			complained = time.Now()
 			d.Note(handoff.Warning, fmt.Sprintf("message of generation %d is not used: %v", g.N, err))
 		}
@@ -57,7 +87,11 @@ func (d *Daemon) onMessage(g *handoff.Generation, m worker.Message) {
 	if m.HasStatus && m.Status != g.Status {
 		g.Status = m.Status
 		if g == d.serving {
-			d.manager.notify("STATUS=" + m.Status)
+			d.gather(&d.statuses, true, func() {
+				if g == d.serving {
+					d.manager.status(g.Status)
+				}
+			})
 		}
 	}
 	if m.MainPID != 0 && m.MainPID != g.PID() && !g.ForeignMain {
@@ -74,103 +108,177 @@ func (d *Daemon) onMessage(g *handoff.Generation, m worker.Message) {
 		d.armWatchdog(g)
 	}
 	switch {
-	case m.FDStoreRemove:
+	case m.FDStoreRemove: // of both systemd does this
+		sys.CloseAll(m.FDs)
 		d.unpush(m.FDName)
 	case m.FDStore:
 		d.push(g, m.FDName, m.FDs)
 	}
 }
 
-// push keeps the descriptors that a worker sent in one message. It takes ownership of them.
+// push keeps the descriptors that a worker sent in one message, of which it takes ownership. Listeners join what is held;
+// the others take the place of those that it sent under that name before.
 func (d *Daemon) push(g *handoff.Generation, name string, fds []*sys.FD) {
 	if name == "" {
 		name = "stored"
 	}
+	changed := false
+	var blobs []*pushed
 	for i, fd := range fds {
-		if err := d.tryPush(name, fd); err != nil {
-			d.Note(handoff.Warning, fmt.Sprintf("generation %d asked to store %q: descriptor %d of %d: %v", g.N, name, i+1, len(fds), err))
-			sys.CloseAll(fds[i:]) // one warning is enough: the rest fares no better
-			break
+		added, err := d.tryPush(name, fd, &blobs)
+		changed = changed || added
+		if err == nil {
+			continue
 		}
+		sys.CloseAll(fds[i:]) // the rest fares no better
+		if time.Since(d.pushWarned) > complainPause {
+			d.pushWarned = time.Now()
+			d.Note(handoff.Warning, fmt.Sprintf("generation %d asked to store %q: descriptor %d of %d: %v", g.N, name, i+1, len(fds), err))
+		}
+		break
 	}
-	d.save()
+	if len(blobs) > 0 && d.replacePushed(name, blobs) || changed {
+		d.gather(&d.saves, true, d.save)
+	}
 }
 
-// tryPush leaves fd with the caller on error.
-func (d *Daemon) tryPush(name string, fd *sys.FD) error {
-	if err := fdstore.ValidName(prefixPushed + name); err != nil {
-		return err
-	}
+// tryPush adds a listener to what is held, and anything else to blobs. It leaves fd with the caller on error.
+func (d *Daemon) tryPush(name string, fd *sys.FD, blobs *[]*pushed) (added bool, err error) {
 	if strings.HasPrefix(name, entryPrefix) {
-		return errors.New("names that begin with supervisor. are the supervisor's own")
+		return false, errors.New("names that begin with supervisor. are the supervisor's own")
 	}
-	count := len(d.pushed)
+	if err := fdstore.ValidName((&pushed{Name: name, number: 1 << 20}).entry()); err != nil {
+		return false, err
+	}
+	if p := d.findPushed(fd, *blobs); p != nil {
+		// systemd would drop the second without a word, and the accounts would not agree any more.
+		if p.Name != name {
+			return false, fmt.Errorf("it is kept already as %q", p.Name)
+		}
+		fd.Close()
+		if !slices.Contains(*blobs, p) {
+			*blobs = append(*blobs, p)
+		}
+		return false, nil
+	}
+	info, err := sys.Inspect(fd.Num())
+	listens := err == nil && (info.Listening || info.Address != "" && !info.Stream())
+	if listens && d.held.ByCookie(info.Cookie) != nil {
+		fd.Close()
+		return false, nil
+	}
+	if len(*blobs)+d.countPushed(name) >= maxPushed {
+		return false, fmt.Errorf("%d descriptors are kept for workers already", maxPushed)
+	}
+	if listens {
+		s, err := sockets.New(fd, sockets.Pushed, name)
+		if err == nil {
+			_, added = d.held.Add(s)
+		}
+		return added, err
+	}
+	inode, err := sys.Inode(fd.Num())
+	if err == nil {
+		*blobs = append(*blobs, &pushed{Name: name, FD: fd, identity: inode})
+	}
+	return false, err
+}
+
+// findPushed returns what is the same open file description as fd, or nil.
+func (d *Daemon) findPushed(fd *sys.FD, more []*pushed) *pushed {
+	for _, list := range [][]*pushed{d.pushed, more} {
+		for _, p := range list {
+			if same, err := sys.SameDescription(p.FD.Num(), fd.Num()); err == nil && same {
+				return p
+			}
+		}
+	}
+	return nil
+}
+
+// countPushed counts what is kept for workers and will not be replaced by blobs called name.
+func (d *Daemon) countPushed(name string) (count int) {
+	for _, p := range d.pushed {
+		if p.Name != name {
+			count++
+		}
+	}
 	for _, s := range d.held.Ordered(nil) {
 		if s.Origin == sockets.Pushed {
 			count++
 		}
 	}
-	if count >= maxPushed {
-		return fmt.Errorf("%d descriptors are kept for workers already", maxPushed)
-	}
-	if info, err := sys.Inspect(fd.Num()); err == nil && (info.Listening || info.Address != "" && !info.Stream()) {
-		s, err := sockets.New(fd, sockets.Pushed, name)
-		if err != nil {
-			return err
-		}
-		d.held.Add(s)
-		return nil
-	}
-	inode, err := sys.Inode(fd.Num())
-	if err != nil {
-		return err
-	}
-	for _, p := range d.pushed {
-		// systemd would drop the second without a word, and the accounts would not agree any more.
-		if same, err := sys.SameDescription(p.FD.Num(), fd.Num()); err == nil && same && p.Name != name {
-			return fmt.Errorf("it is kept already as %q", p.Name)
-		}
-	}
-	d.forget(name)
-	d.pushed = append(d.pushed, &pushed{name, fd, inode})
-	return nil
+	return count
 }
 
-// unpush forgets what workers sent under a name, in the FD store, too.
-func (d *Daemon) unpush(name string) {
-	d.forget(name)
-	d.save()
-}
-
-// forget leaves the FD store to the next save: one message may bring hundreds of descriptors under one name.
-func (d *Daemon) forget(name string) {
-	kept := d.pushed[:0]
-	for _, p := range d.pushed {
-		if p.Name == name {
-			p.FD.Close()
+// replacePushed makes blobs all that is kept under name, listeners aside, and reports whether that is a change. What was
+// kept before keeps its number: systemd would not take it under another name.
+func (d *Daemon) replacePushed(name string, blobs []*pushed) (changed bool) {
+	last := 0
+	for _, p := range blobs {
+		last = max(last, p.number)
+	}
+	changed = d.dropPushed(func(p *pushed) bool { return p.Name == name && !slices.Contains(blobs, p) })
+	for _, p := range blobs {
+		if p.number != 0 {
 			continue
 		}
-		kept = append(kept, p)
+		last++
+		p.number = last
+		if _, taken := d.keeper.have[p.entry()]; taken {
+			d.keeper.have[p.entry()] = 0 // by what was dropped, which may have the same inode: eventfds all do
+		}
+		d.pushed = append(d.pushed, p)
+		changed = true
 	}
-	d.pushed = kept
+	slices.SortFunc(d.pushed, comparePushed)
+	return changed
+}
+
+// dropPushed closes the blobs that which selects. It leaves the FD store to the next save.
+func (d *Daemon) dropPushed(which func(*pushed) bool) bool {
+	before := len(d.pushed)
+	d.pushed = slices.DeleteFunc(d.pushed, func(p *pushed) bool {
+		if !which(p) {
+			return false
+		}
+		p.FD.Close()
+		return true
+	})
+	return len(d.pushed) < before
+}
+
+// unpush forgets what workers sent under a name, listeners included.
+func (d *Daemon) unpush(name string) {
+	changed := d.dropPushed(func(p *pushed) bool { return p.Name == name })
 	for _, s := range d.held.Ordered(nil) {
 		if s.Origin == sockets.Pushed && s.FDName == name {
 			d.held.Remove(s)
+			changed = true
 		}
+	}
+	if changed {
+		d.gather(&d.saves, false, d.save) // what follows in its place must be stored at once
 	}
 }
 
 // adoptPushed takes over what workers had stored.
 func (d *Daemon) adoptPushed(in *inherited) {
 	for _, e := range in.pushed {
-		inode, err := sys.Inode(e.fd.Num())
+		p := &pushed{FD: e.fd}
+		var err error
+		if p.Name, p.number, err = parsePushed(e.name); err == nil {
+			p.identity, err = sys.Inode(e.fd.Num())
+		}
 		if err != nil {
+			d.Note(handoff.Warning, fmt.Sprintf("FD store entry %s is not used and removed: %v", e.name, err))
 			e.fd.Close()
 			continue
 		}
-		d.keeper.have[prefixPushed+e.name] = inode
-		d.pushed = append(d.pushed, &pushed{e.name, e.fd, inode})
+		d.keeper.have[e.name] = p.identity
+		d.pushed = append(d.pushed, p)
 	}
+	slices.SortFunc(d.pushed, comparePushed)
 }
 
 // Pushed implements [handoff.Host].

@@ -135,7 +135,7 @@ func (d *Daemon) failed(op *operation, err error) {
 	if op.kind == handoff.Restart {
 		d.backoff.reason = err.Error()
 	}
-	d.manager.notify("STATUS=" + string(op.kind) + " failed: " + err.Error())
+	d.manager.status(string(op.kind) + " failed: " + err.Error())
 }
 
 // describeFailure adds the worker's last words.
@@ -236,7 +236,7 @@ func (d *Daemon) scheduleRestart() {
 		return
 	}
 	d.Note(handoff.Warning, fmt.Sprintf("the next start of the worker is in %s", wait))
-	d.manager.notify(fmt.Sprintf("STATUS=no worker serves, the next start is in %s", wait))
+	d.manager.status(fmt.Sprintf("no worker serves, the next start is in %s", wait))
 	d.retryAt = time.Now().Add(wait)
 	d.retry = time.AfterFunc(wait, func() { d.Do(func(*sockets.Set) { start() }) })
 }

@@ -167,7 +167,7 @@ func (d *Daemon) handover(memfd *sys.FD) []activation.Named {
 		}
 	}
 	for _, p := range d.pushed {
-		list = append(list, activation.Named{Name: prefixPushed + p.Name, FD: p.FD})
+		list = append(list, activation.Named{Name: p.entry(), FD: p.FD})
 	}
 	for _, g := range d.gens {
 		if g.State == handoff.Gone || g.Process == nil {

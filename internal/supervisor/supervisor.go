@@ -94,6 +94,10 @@ type Daemon struct {
 	retryAt time.Time
 	traces  []*handoff.Trace
 
+	saves      gathered // that workers cause
+	statuses   gathered // what workers say of themselves
+	pushWarned time.Time
+
 	rescued time.Time // when connections were last found that nobody would have accepted
 
 	warnings warnings
@@ -128,6 +132,7 @@ func Run(ctx context.Context, opts Options) error {
 		calls: make(chan func()), ended: make(chan struct{}), exit: make(chan error, 1),
 		changed: make(chan struct{}),
 		held:    sockets.NewSet(), drains: map[*handoff.Generation]*drain{},
+		saves: gathered{pause: 100 * time.Millisecond}, statuses: gathered{pause: time.Second},
 	}
 	for _, p := range problems {
 		d.Note(handoff.Warning, "descriptors passed at start: "+p.Error())
