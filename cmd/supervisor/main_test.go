@@ -19,12 +19,13 @@ import (
 	"github.com/8265a91a/supervisor/internal/control"
 	"github.com/8265a91a/supervisor/internal/leaktest"
 	"github.com/8265a91a/supervisor/internal/sys"
+	"github.com/8265a91a/supervisor/pkg/activation"
 	"github.com/8265a91a/supervisor/pkg/getsocks"
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv("SUPERVISOR_TEST_PROGRAM") != "" { // see program
-		main()
+	if os.Getenv("SUPERVISOR_TEST_PROGRAM") != "" || len(os.Args) > 1 && os.Args[1] == activation.ShimCommand {
+		main() // see program
 	}
 	os.Exit(leaktest.Main(m))
 }
@@ -34,13 +35,37 @@ func program(t *testing.T, args ...string) (code int, stderr string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), "SUPERVISOR_TEST_PROGRAM=1")
-	var out bytes.Buffer
-	cmd.Stderr = &out
+	log, err := os.Create(filepath.Join(t.TempDir(), "stderr")) // a file, so that a worker's last words can be read back
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd.Stderr = log
 	var exit *exec.ExitError
 	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
-	return cmd.ProcessState.ExitCode(), out.String()
+	said, err := os.ReadFile(log.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), string(said)
+}
+
+// A first start that fails ends the daemon with the reason, the worker's last words, and the cure where there is one.
+func TestRunSaysWhyItCannotStart(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "first.toml")
+	text := "[worker]\ncommand = [\"/bin/sh\", \"-c\", \"echo bind: Address already in use >&2; exit 1\"]\n[[socket]]\nname = \"http\"\nlisten = \"unix:" + dir + "/socket\"\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stderr := program(t, "run", "--config", file, "--runtime-dir", dir)
+	for _, part := range []string{"supervisor: error: cannot start first: ready failed: ", "exit code 1", "its last words: bind: Address already in use\n", "hint: the supervisor holds that address"} {
+		if code != exitFailed || !strings.Contains(stderr, part) {
+			t.Errorf("exit code %d, %q is missing in:\n%s", code, part, stderr)
+		}
+	}
 }
 
 // invoke runs the program as a shell would, but for the process.

@@ -100,8 +100,12 @@ func (e *env) conclude(name string, r control.Result) error {
 	for line := range strings.Lines(output) {
 		fmt.Fprintf(e.stderr, "supervisor: output: %s\n", text.Printable(strings.TrimRight(line, "\r\n")))
 	}
-	if r.Hint != "" {
-		fmt.Fprintf(e.stderr, "supervisor: hint: %s\n", text.Printable(r.Hint))
+	hint := r.Hint
+	if hint == "" && r.Output == "" {
+		hint = supervisor.Hint(output, nil)
+	}
+	if hint != "" {
+		fmt.Fprintf(e.stderr, "supervisor: hint: %s\n", text.Printable(hint))
 	}
 	return errReported
 }

@@ -64,6 +64,10 @@ func (e *env) daemon(operands []string, file string) error {
 	err = supervisor.Run(context.Background(), supervisor.Options{
 		Name: name, ConfigPath: file, RuntimeDir: runtime, Version: programVersion(), Log: slog.New(newLogHandler(e.stderr)),
 	})
+	var failed *supervisor.StartError
+	if errors.As(err, &failed) {
+		return hinted{err, failed.Hint}
+	}
 	var mistakes config.Errors
 	if errors.As(err, &mistakes) {
 		return hinted{err, hint + " shows the same without starting anything"}

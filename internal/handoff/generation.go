@@ -36,6 +36,8 @@ type Generation struct {
 	LastPID int
 	// Dir is the generation's own runtime directory.
 	Dir string
+	// WordsFrom is the size of the file that stderr is, if it is one, when the generation began.
+	WordsFrom int64
 
 	Process *worker.Process
 	Tree    *worker.Tree

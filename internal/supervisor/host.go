@@ -43,7 +43,7 @@ func (d *Daemon) Begin(cfg *config.Config, slot int) (*handoff.Generation, error
 	d.Do(func(*sockets.Set) {
 		d.lastN++
 		g = handoff.NewGeneration(d.lastN, slot, cfg)
-		g.Dir = d.generationDir(g.N)
+		g.Dir, g.WordsFrom = d.generationDir(g.N), wordsFrom()
 		if err = os.MkdirAll(g.Dir, 0o755); err != nil {
 			return
 		}

@@ -73,6 +73,9 @@ func (d *Daemon) result(op *operation) control.Result {
 		if d.serving != nil {
 			r.Generation, r.PID = d.serving.N, d.serving.PID()
 		}
+		if op.err != nil && op.handoff != nil {
+			r.Hint = d.hintFor(op)
+		}
 	})
 	if op.err != nil {
 		r.Error = "cannot reload " + d.opts.Name + ": " + op.err.Error()

@@ -131,7 +131,9 @@ func (d *Daemon) succeeded(op *operation) {
 }
 
 func (d *Daemon) failed(op *operation, err error) {
-	d.log.Error(fmt.Sprintf("%s of %s failed: %v", op.kind, d.opts.Name, describeFailure(err)))
+	if op.kind != handoff.Start { // which startFirst says
+		d.log.Error(fmt.Sprintf("%s of %s failed: %v", op.kind, d.opts.Name, describeFailure(err)))
+	}
 	if op.kind == handoff.Restart {
 		d.backoff.reason = err.Error()
 	}
@@ -160,6 +162,7 @@ func (d *Daemon) startFirst(last *state) {
 		if resumed && op.err != nil {
 			d.Do(func(*sockets.Set) {
 				if d.op == nil && !d.stopping {
+					d.Note(handoff.Warning, fmt.Sprintf("cannot go on with the start of %s, trying another: %s", d.opts.Name, describeFailure(op.err)))
 					op = newOperation(handoff.Start)
 					d.start(op, nil, cfg)
 				}
@@ -172,7 +175,7 @@ func (d *Daemon) startFirst(last *state) {
 		}
 		// The service served before with other arguments: better those than nothing.
 		d.Do(func(*sockets.Set) {
-			d.Note(handoff.Warning, fmt.Sprintf("cannot start with the present configuration, trying the one of generation %d: %v", d.lastServed(), op.err))
+			d.Note(handoff.Warning, fmt.Sprintf("cannot start with the present configuration, trying the one of generation %d: %s", d.lastServed(), describeFailure(op.err)))
 			if d.op == nil && !d.stopping {
 				op = newOperation(handoff.Start)
 				d.start(op, nil, previous)
@@ -189,10 +192,11 @@ func (d *Daemon) firstDone(op *operation) {
 	}
 	d.Do(func(*sockets.Set) {
 		if d.serving != nil || d.op != nil || d.stopping {
+			d.Note(handoff.Warning, fmt.Sprintf("cannot start %s: %s", d.opts.Name, describeFailure(op.err)))
 			return
 		}
 		d.failedStart()
-		d.exit <- fmt.Errorf("cannot start %s: %s", d.opts.Name, describeFailure(op.err))
+		d.exit <- &StartError{fmt.Sprintf("cannot start %s: %s", d.opts.Name, describeFailure(op.err)), d.hintFor(op)}
 	})
 }
 

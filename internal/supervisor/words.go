@@ -2,13 +2,16 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/8265a91a/supervisor/internal/config"
 	"github.com/8265a91a/supervisor/internal/handoff"
 	"github.com/8265a91a/supervisor/internal/text"
 	"github.com/8265a91a/supervisor/pkg/worker"
@@ -24,7 +27,7 @@ func (d *Daemon) LastWords(g *handoff.Generation) string {
 	if StderrIsJournal() {
 		return JournalWords(g.PID(), g.Since)
 	}
-	return fileWords(g.Since)
+	return fileWords(g.WordsFrom)
 }
 
 // StderrIsJournal tells whether stderr goes to the journal: it compares it with $JOURNAL_STREAM, "DEVICE:INODE" (systemd.exec(5)).
@@ -68,17 +71,64 @@ func JournalWords(pid int, since time.Time) string {
 	}
 }
 
+// Hint is advice for the failure of a worker with these last words, or nothing. conventions are those by which it was to
+// take its sockets.
+func Hint(words string, conventions []string) string {
+	lower := strings.ToLower(words)
+	inUse := func(said string) bool { return strings.Contains(lower, said) }
+	switch {
+	case !slices.ContainsFunc([]string{"address already in use", "address in use", "connection in use", "eaddrinuse"}, inUse):
+		return ""
+	case slices.Contains(conventions, config.ConventionGetsocks):
+		return ""
+	case slices.Contains(conventions, config.ConventionBind):
+		return "the worker binds an address that no socket of the service has: compare its configuration with [[socket]] and with supervisor fds"
+	}
+	return `the supervisor holds that address: the worker must take the socket by a convention that it knows (supervisor.toml(5)); for one that knows none write sockets = ["bind"] into [worker]`
+}
+
+// hintFor is Hint for a failed handoff, where there are sockets of which it could be about. It runs on the loop.
+func (d *Daemon) hintFor(op *operation) string {
+	var f *handoff.Failure
+	cfg := op.handoff.Config
+	if !errors.As(op.err, &f) || cfg == nil || len(cfg.Sockets)+d.held.Len() == 0 {
+		return ""
+	}
+	return Hint(f.Words, cfg.Worker.Conventions)
+}
+
+// StartError is why the first worker of a service could not be started.
+type StartError struct{ Message, Hint string }
+
+func (e *StartError) Error() string { return e.Message }
+
 // ownPrefix begins the supervisor's own lines in a log file: they are nobody's last words.
 const ownPrefix = "supervisor: "
 
-// fileWords returns the end of the file that stderr is, if it was written to since.
-func fileWords(since time.Time) string {
-	target, err := os.Readlink("/proc/self/fd/2")
+// stderrFile is the regular file that stderr is, if it is one.
+func stderrFile() (path string, st os.FileInfo) {
+	path, err := os.Readlink("/proc/self/fd/2")
 	if err != nil {
-		return ""
+		return "", nil
 	}
-	st, err := os.Stat(target)
-	if err != nil || !st.Mode().IsRegular() || st.ModTime().Before(since) {
+	if st, err = os.Stat(path); err != nil || !st.Mode().IsRegular() {
+		return "", nil
+	}
+	return path, st
+}
+
+// wordsFrom is where in that file a generation that starts now will write: before it are the words of others.
+func wordsFrom() int64 {
+	if _, st := stderrFile(); st != nil {
+		return st.Size()
+	}
+	return 0
+}
+
+// fileWords returns the end of the file that stderr is, but nothing before from.
+func fileWords(from int64) string {
+	target, st := stderrFile()
+	if st == nil {
 		return ""
 	}
 	f, err := os.Open(target)
@@ -86,10 +136,18 @@ func fileWords(since time.Time) string {
 		return ""
 	}
 	defer f.Close()
+	if from > st.Size() { // it was truncated
+		from = 0
+	}
 	buf := make([]byte, 2048)
-	n, _ := f.ReadAt(buf, max(0, st.Size()-int64(len(buf))))
+	start := max(from, st.Size()-int64(len(buf)))
+	n, _ := f.ReadAt(buf, start)
+	end := string(buf[:n])
+	if start > from {
+		_, end, _ = strings.Cut(end, "\n") // the rest of a line, nobody knows whose
+	}
 	var words strings.Builder
-	for line := range strings.Lines(string(buf[:n])) {
+	for line := range strings.Lines(end) {
 		if !strings.HasPrefix(line, ownPrefix) {
 			words.WriteString(line)
 		}
