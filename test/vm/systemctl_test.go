@@ -89,22 +89,24 @@ var _ = scenario("i-at-once", func(t *testing.T, m *Machine) {
 	if r := <-early; r.Code != 0 && !strings.Contains(r.Stderr, "not active") && !strings.Contains(r.Stderr, "inactive") {
 		t.Errorf("reload during start: exit %d: %s", r.Code, r.Stderr)
 	}
-	s.underLoad("i three reloads at once", tcp(6520), map[load.Class]int{load.New: 2, load.Late: 2}, func() {
-		before := s.answers("127.0.0.1:6520")
-		var calls []<-chan Result
-		for range 3 {
-			calls = append(calls, m.Start("supervisor", "reload", s.name))
-		}
-		for i, call := range calls {
-			if r := <-call; r.Code != 0 {
-				t.Errorf("reload %d of three at once: exit %d: %s%s", i, r.Code, r.Stdout, r.Stderr)
+	for _, command := range [][]string{{"supervisor", "reload", s.name}, {"systemctl", "reload", s.unit}} {
+		s.underLoad("i three reloads at once, "+command[0], tcp(6520), map[load.Class]int{load.New: 2, load.Late: 2}, func() {
+			before := s.answers("127.0.0.1:6520")
+			var calls []<-chan Result
+			for range 3 {
+				calls = append(calls, m.Start(command...))
 			}
-		}
-		if s.answers("127.0.0.1:6520") == before {
-			t.Error("no new worker after three reloads")
-		}
-		s.drained(1)
-	})
+			for i, call := range calls {
+				if r := <-call; r.Code != 0 {
+					t.Errorf("%s: reload %d of three at once: exit %d: %s%s", command[0], i, r.Code, r.Stdout, r.Stderr)
+				}
+			}
+			if s.answers("127.0.0.1:6520") == before {
+				t.Errorf("%s: no new worker after three reloads", command[0])
+			}
+			s.drained(1)
+		})
+	}
 	s.underLoad("i client of a reload killed", tcp(6520), map[load.Class]int{load.New: 2, load.Late: 2}, func() {
 		m.Sh("supervisor reload " + s.name + " & sleep 0.15; kill -9 $!; wait $! || true")
 		s.drained(1)
@@ -227,31 +229,50 @@ func (s *service) socketsSeen(address string) string {
 	return b.String()
 }
 
-// O_NONBLOCK and every socket option are the same before and after, for a blocking and a non-blocking worker.
+// O_NONBLOCK and every socket option are the same before and after, for a blocking and a non-blocking worker; where
+// generations take turns on the sockets of a pair, each of the two when its turn comes again.
 var _ = scenario("j-options", func(t *testing.T, m *Machine) {
-	for _, accept := range []string{"block", "epoll"} {
-		t.Run(accept, func(t *testing.T) {
-			m := m.With(t)
-			toml := goWorker("opts-"+accept, socketTable("http", "127.0.0.1:6550")+"backlog = 33\n"+socketTable("unix", "unix:/run/opts.sock"))
-			s := m.service("opts-"+accept, replace(t, toml, "[drain]", "[drain]\ndivert = \"none\""), "")
-			s.arguments("-accept=" + accept)
-			s.start()
-			read := func() string {
-				_, list, _ := strings.Cut(s.Get("127.0.0.1:6550", "/sockets"), "\n")
-				return list + m.Sh("ss -Htln 'sport = :6550' | awk '{print $3, $4}'")
-			}
-			before := read()
-			if want := map[string]string{"block": " block ", "epoll": " nonblock "}[accept]; strings.Count(before, want) != 2 {
-				t.Errorf("sockets are not%s:\n%s", want, before)
-			}
-			for _, do := range []func(){s.reload, func() { m.Systemctl("restart", s.unit) }, s.reload} {
-				do()
-				s.drained(1)
-				if after := read(); after != before {
-					t.Errorf("options changed to\n%sfrom\n%s", after, before)
+	for _, divert := range []string{"none", "auto"} {
+		for _, accept := range []string{"block", "epoll"} {
+			t.Run(accept+", divert "+divert, func(t *testing.T) {
+				m := m.With(t)
+				name := "opts-" + accept + "-" + divert
+				toml := goWorker(name, socketTable("http", "127.0.0.1:6550")+"backlog = 33\n"+socketTable("unix", "unix:/run/opts.sock"))
+				s := m.service(name, replace(t, toml, "[drain]", fmt.Sprintf("[drain]\ndivert = %q", divert)), "")
+				s.arguments("-accept=" + accept)
+				s.start()
+				options := map[int]string{}
+				look := func() (compared bool) {
+					slot := 0
+					if divert == "auto" {
+						slot = s.view().serving().Slot
+					}
+					_, list, _ := strings.Cut(s.Get("127.0.0.1:6550", "/sockets"), "\n")
+					list += m.Sh("ss -Htln 'sport = :6550' | awk '{print $3, $4}'")
+					before, compared := options[slot]
+					if compared && list != before {
+						t.Errorf("options of slot %d changed to\n%sfrom\n%s", slot, list, before)
+					}
+					if want := map[string]string{"block": " block ", "epoll": " nonblock "}[accept]; strings.Count(list, want) != 2 {
+						t.Errorf("sockets are not%s:\n%s", want, list)
+					}
+					options[slot] = list
+					return compared
 				}
-			}
-		})
+				look()
+				compared := 0
+				for _, do := range []func(){s.reload, func() { m.Systemctl("restart", s.unit) }, s.reload, s.reload} {
+					do()
+					s.drained(1)
+					if look() {
+						compared++
+					}
+				}
+				if want := map[string]int{"none": 4, "auto": 3}[divert]; compared != want {
+					t.Errorf("compared %d times, want %d: %v", compared, want, options)
+				}
+			})
+		}
 	}
 })
 
