@@ -12,6 +12,7 @@ import (
 	"github.com/8265a91a/supervisor/internal/config"
 	"github.com/8265a91a/supervisor/internal/divert"
 	"github.com/8265a91a/supervisor/internal/fault"
+	"github.com/8265a91a/supervisor/internal/probe"
 	"github.com/8265a91a/supervisor/internal/sockets"
 	"github.com/8265a91a/supervisor/internal/sys"
 	"github.com/8265a91a/supervisor/pkg/worker"
@@ -76,10 +77,7 @@ func (d *Drain) divert(ctx context.Context) (string, error) {
 		d.use(config.DivertNone)
 		return "none", nil
 	}
-	steered, rest, err := d.steer(mode)
-	if err != nil {
-		return "", err
-	}
+	steered, rest := d.steer(mode)
 	fenced := 0
 	var problem error
 	if len(rest) > 0 && mode != config.DivertSteer {
@@ -149,34 +147,56 @@ func (d *Drain) quiet(ctx context.Context, halves []*sys.FD) {
 }
 
 // steer sends what arrives from now on to the side of the pair that the next generation accepts on. It returns
-// the halves that n accepts on, and the sockets that are no pair.
-func (d *Drain) steer(mode string) (halves []*sys.FD, rest []*sockets.Socket, err error) {
+// the halves that n accepts on, and the inodes of its sockets that cannot be steered.
+func (d *Drain) steer(mode string) (halves []*sys.FD, rest []uint64) {
+	has := d.has()
 	d.Host.Do(func(held *sockets.Set) {
 		for _, s := range held.Ordered(nil) {
-			switch {
-			case s.Origin == sockets.Pushed:
-			case s.Alternate == nil || mode == config.DivertFence:
-				rest = append(rest, s)
-			default:
-				if err = SteerTo(s, d.To); err != nil {
-					err = fmt.Errorf("steer socket %s (%s): %w", s.Name, s.Info.Address, err)
-					return
-				}
-				halves = append(halves, s.Slot(d.Gen.Slot))
+			inode, err := s.Inode(d.Gen.Slot)
+			if err != nil || s.Origin == sockets.Pushed || !has(inode) {
+				continue
+			}
+			if s.Alternate == nil || mode == config.DivertFence {
+				rest = append(rest, inode)
+				continue
+			}
+			if err := SteerTo(s, d.To); err != nil {
+				d.Host.Note(Warning, fmt.Sprintf("generation %d still gets connections of socket %s (%s): %v", d.Gen.N, s.Name, s.Info.Address, err))
+				rest = append(rest, inode)
+				continue
+			}
+			halves = append(halves, s.Slot(d.Gen.Slot))
+		}
+	})
+	return halves, rest
+}
+
+// has tells which sockets, by inode, n has open: what a later configuration added is not its. If the kernel does not
+// tell, all are taken for its own.
+func (d *Drain) has() func(inode uint64) bool {
+	var inodes []uint64
+	d.Host.Do(func(held *sockets.Set) {
+		for _, s := range held.Ordered(nil) {
+			if inode, err := s.Inode(d.Gen.Slot); err == nil {
+				inodes = append(inodes, inode)
 			}
 		}
 	})
-	return halves, rest, err
+	pids, err := d.Gen.Tree.PIDs()
+	if err != nil {
+		return func(uint64) bool { return true }
+	}
+	open, err := probe.Held(pids, inodes)
+	return func(inode uint64) bool {
+		_, ok := open[inode]
+		return ok || err != nil
+	}
 }
 
-func (d *Drain) fence(list []*sockets.Socket) error {
+func (d *Drain) fence(inodes []uint64) error {
 	pids, err := d.Gen.Tree.PIDs()
 	if err != nil {
 		return err
-	}
-	var inodes []uint64
-	for _, s := range list {
-		inodes = append(inodes, s.Info.Inode)
 	}
 	fenced, err := divert.Fence(pids, inodes)
 	if err != nil {

@@ -15,13 +15,16 @@ func (h *Handoff) pairUp() {
 	if !steers(h.Config) {
 		return
 	}
-	slot := h.Host.LastSlot()
+	slot, next := h.Host.LastSlot(), h.slot()
 	h.Host.Do(func(held *sockets.Set) {
 		for _, s := range held.Ordered(nil) {
 			if s.Alternate != nil || s.Origin == sockets.Fetched || s.Origin == sockets.Pushed || s.Info.Network != "tcp" && s.Info.Network != "udp" {
 				continue
 			}
-			if h.Old != nil && slot == 1 {
+			to := slot
+			if slices.Contains(h.bound, s) {
+				to = next // nobody but the newcomer will accept there
+			} else if h.Old != nil && slot == 1 {
 				// The old worker accepts on the first half, whatever its slot is called: pair up for the next reload.
 				h.Host.Note(Info, fmt.Sprintf("socket %s (%s) is not steered in this reload, but in the next", s.Name, s.Info.Address))
 				continue
@@ -29,7 +32,7 @@ func (h *Handoff) pairUp() {
 			b, err := divert.Join(s.FD.Num())
 			if err == nil {
 				s.Exchanged = false
-				if err = SteerTo(s, slot); err != nil {
+				if err = SteerTo(s, to); err != nil {
 					b.Close()
 				}
 			}

@@ -11,11 +11,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// other is an address of this service beside that of "http".
-func (s *service) other(port int) string {
-	return strings.Replace(s.addr, ":8080", fmt.Sprint(":", port), 1)
-}
-
 // killNew is the action that kills the generation, until the daemon has noticed.
 func (s *service) killNew(generation int) string {
 	return fmt.Sprintf("exec grep -lzs '^SUPERVISOR_GENERATION=%s/%d$' /proc/[0-9]*/environ | cut -d/ -f3 | while read pid; do kill -9 $pid; while test -e /proc/$pid; do sleep 0.01; done; done", s.name, generation)
