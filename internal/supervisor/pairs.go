@@ -3,8 +3,10 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/8265a91a/supervisor/internal/divert"
 	"github.com/8265a91a/supervisor/internal/handoff"
 	"github.com/8265a91a/supervisor/internal/probe"
 	"github.com/8265a91a/supervisor/internal/sockets"
@@ -78,12 +80,22 @@ func (d *Daemon) occupants(held *sockets.Set, slot int) int {
 	return 0
 }
 
-// rescuePause is the least time between two handoffs that were begun for connections left behind, so that a worker
-// that never accepts is not replaced without end.
-const rescuePause = time.Second
+// rescuePause is the least time between two handoffs that were begun for connections left behind, rescueLimit how long
+// the generation that came of one may take to accept them.
+const (
+	rescuePause = time.Second
+	rescueLimit = 5 * time.Second
+)
+
+// half is one half of a pair: its identity and the slot of the generations that accept there.
+type half struct {
+	cookie uint64
+	slot   int
+}
 
 // rescue looks for connections that a dead generation has left in the half of a pair on which nobody accepts, and
-// begins a handoff: the next generation accepts there.
+// begins a handoff: the next generation accepts there. Where that would not help, as the worker never accepts there,
+// it begins none, or no second one.
 func (d *Daemon) rescue() {
 	if d.serving == nil || d.op != nil || d.stopping {
 		return // finish looks again
@@ -94,20 +106,92 @@ func (d *Daemon) rescue() {
 			return
 		}
 	}
+	var first *sockets.Socket
+	var list []half
 	for _, s := range d.held.Ordered(nil) {
 		if s.Alternate == nil {
 			continue
 		}
+		at := half{s.Cookie, other}
 		if waiting, err := sys.Readable(s.Slot(other).Num()); err != nil || !waiting {
+			delete(d.left, at)
 			continue
 		}
-		if wait := rescuePause - time.Since(d.rescued); wait > 0 {
-			time.AfterFunc(wait, func() { d.Do(func(*sockets.Set) { d.rescue() }) })
+		tried, said := d.left[at]
+		switch {
+		case tried:
+		case d.accepts(s):
+			list = append(list, at)
+			if first == nil {
+				first = s
+			}
+		case !said:
+			d.left[at] = false
+			d.Note(handoff.Warning, fmt.Sprintf("connections wait at socket %s (%s), on which generation %d does not accept: no handoff is begun for them", s.Name, s.Info.Address, d.serving.N))
+		}
+	}
+	if first == nil {
+		return
+	}
+	if wait := rescuePause - time.Since(d.rescued); wait > 0 {
+		time.AfterFunc(wait, func() { d.Do(func(*sockets.Set) { d.rescue() }) })
+		return
+	}
+	d.rescued = time.Now()
+	d.Note(handoff.Warning, fmt.Sprintf("a worker died and left connections waiting at socket %s (%s): the next generation takes them", first.Name, first.Info.Address))
+	op, err := d.requestReload()
+	if err != nil {
+		return
+	}
+	for _, at := range list {
+		d.left[at] = true
+	}
+	go d.confirm(list, op)
+}
+
+// accepts tells whether the serving generation accepts on its half of s. What cannot be told, and a worker that is busy
+// with connections from there, counts as a yes.
+func (d *Daemon) accepts(s *sockets.Socket) bool {
+	pids, err := d.serving.Tree.PIDs()
+	if err != nil {
+		return true
+	}
+	inode, err := s.Inode(d.serving.Slot)
+	if err != nil {
+		return true
+	}
+	if found, err := probe.Listening(pids, []uint64{inode}); err != nil || len(found) > 0 {
+		return true
+	}
+	n, err := divert.Connections(pids, []sys.Socket{s.Info})
+	return err != nil || n > 0
+}
+
+// confirm waits until what a rescue was begun for is accepted: then the same half may be rescued again.
+func (d *Daemon) confirm(list []half, op *operation) {
+	<-op.done
+	end := time.Now().Add(rescueLimit)
+	for len(list) > 0 {
+		over := time.Now().After(end)
+		d.Do(func(held *sockets.Set) {
+			list = slices.DeleteFunc(list, func(at half) bool {
+				s := held.ByCookie(at.cookie)
+				if s != nil {
+					if waiting, err := sys.Readable(s.Slot(at.slot).Num()); err == nil && waiting {
+						if over {
+							d.Note(handoff.Warning, fmt.Sprintf("connections still wait at socket %s (%s): no further handoff is begun for them", s.Name, s.Info.Address))
+						}
+						return over
+					}
+				}
+				delete(d.left, at)
+				return true
+			})
+		})
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-d.ended:
 			return
 		}
-		d.rescued = time.Now()
-		d.Note(handoff.Warning, fmt.Sprintf("a worker died and left connections waiting at socket %s (%s): the next generation takes them", s.Name, s.Info.Address))
-		d.requestReload()
-		return
 	}
 }

@@ -99,6 +99,9 @@ type Daemon struct {
 	pushWarned time.Time
 
 	rescued time.Time // when connections were last found that nobody would have accepted
+	// left are the halves of pairs at which connections wait although a handoff was begun for them (true), or for which
+	// none was, since the worker does not accept there (false).
+	left map[half]bool
 
 	warnings warnings
 	// everServed says that a worker has served under this process: from then on it is restarted, before that a
@@ -131,7 +134,7 @@ func Run(ctx context.Context, opts Options) error {
 		opts: opts, log: opts.Log, started: time.Now(), since: time.Now(),
 		calls: make(chan func()), ended: make(chan struct{}), exit: make(chan error, 1),
 		changed: make(chan struct{}),
-		held:    sockets.NewSet(), drains: map[*handoff.Generation]*drain{},
+		held:    sockets.NewSet(), drains: map[*handoff.Generation]*drain{}, left: map[half]bool{},
 		saves: gathered{pause: 100 * time.Millisecond}, statuses: gathered{pause: time.Second},
 	}
 	for _, p := range problems {

@@ -33,6 +33,8 @@ func (s *server) start() error {
 	switch s.options.accept {
 	case "epoll":
 		return s.startEpoll()
+	case "never":
+		return s.startNever()
 	case "block":
 		for _, k := range s.sockets {
 			s.startBlocking(k)
@@ -106,6 +108,16 @@ func (s *server) startBlocking(k socket) {
 			}
 		}
 	}()
+}
+
+func (s *server) startNever() error {
+	ep, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	for _, k := range s.sockets {
+		if err == nil {
+			err = syscall.EpollCtl(ep, syscall.EPOLL_CTL_ADD, k.fd, &syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(k.fd)})
+		}
+	}
+	return err
 }
 
 // startEpoll makes the sockets non-blocking and serves any number of them from one loop.
