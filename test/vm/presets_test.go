@@ -4,6 +4,7 @@ package vm
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +13,8 @@ import (
 )
 
 // What init writes works as it is, hardened, for a server that binds by itself, one that starts as root and drops to a
-// user, and one that runs as a user of its own on a privileged port: reloads, a killed supervisor and a restart.
+// user, and one that runs as a user of its own on a privileged port: reloads, a killed supervisor, a restart, and a reload
+// that fails and quotes the worker's last words, which a user's service may not read by itself.
 var _ = scenario("presets", func(t *testing.T, m *Machine) {
 	m.WriteFile("/etc/supervisor-presets/haproxy.cfg", `global
     stats socket /run/supervisor/p-haproxy/admin.sock mode 600 level admin expose-fd listeners
@@ -92,6 +94,14 @@ func (m *Machine) preset(preset string, port int, grade string, edit func(toml s
 		})
 		s.reload()
 		m.Systemctl("restart", s.unit)
+		good := m.ReadFile(toml)
+		m.WriteFile(toml, regexp.MustCompile(`(?m)^command .*`).ReplaceAllString(good, `command = ["/usr/bin/worker", "-stderr=the last words of a worker", "-exit=7"]`))
+		old := m.MainPID(s.unit)
+		s.reloadFails("7", "the last words of a worker")
+		m.WriteFile(toml, good)
+		if pid := m.MainPID(s.unit); pid != old {
+			t.Errorf("%s: supervisor %d after the failed reload, before %d", what, pid, old)
+		}
 	})
 	if after := m.ListeningInodes(port); len(before) == 0 || !subset(before, after) {
 		t.Errorf("%s: listening inodes %v, before %v", what, after, before)
