@@ -266,6 +266,7 @@ func (d *Drain) signal(ctx context.Context) (string, error) {
 			plan.Command, plan.Signal = nil, syscall.SIGTERM
 		}
 	}
+	plan.Stage = func(next time.Time) { d.Host.Do(func(*sockets.Set) { g.NextStage = next }) }
 	for _, e := range cfg.Escalate {
 		plan.Escalate = append(plan.Escalate, worker.Step{Signal: e.Signal, Wait: e.Wait})
 	}
@@ -276,7 +277,9 @@ func (d *Drain) signal(ctx context.Context) (string, error) {
 	out := worker.Drain(patient, g.Process, g.Tree, plan, already, note)
 	cancel()
 	if out.Interrupted && ctx.Err() == nil {
-		plan.Deadline = time.Now()
+		plan.Deadline, plan.Reason = time.Now(), "the drain was cut short"
+		d.Host.Do(func(*sockets.Set) { g.Deadline = plan.Deadline })
+		d.Changed()
 		out = worker.Drain(ctx, g.Process, g.Tree, plan, true, note)
 	}
 	return Outcome(out), nil

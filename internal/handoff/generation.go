@@ -52,6 +52,8 @@ type Generation struct {
 	Phase     string
 	Signalled bool
 	Deadline  time.Time
+	// NextStage is when the next step of the escalation comes, zero before it began.
+	NextStage time.Time
 
 	// Status is its last STATUS=; Watchdog is when the next WATCHDOG=1 is due.
 	Status   string

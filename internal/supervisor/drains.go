@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"fmt"
 	"runtime/debug"
 	"sync"
 
@@ -97,7 +98,7 @@ func (d *Daemon) limitDraining() {
 		}
 	}
 	for i := 0; i < len(draining)-d.config.Handoff.MaxDraining; i++ {
-		d.Note(handoff.Warning, "more generations drain than handoff.max_draining allows: the oldest is ended")
+		d.Note(handoff.Warning, fmt.Sprintf("more generations drain than handoff.max_draining allows: the oldest, %d, is ended", draining[i].N))
 		d.drains[draining[i]].hurryUp()
 	}
 }

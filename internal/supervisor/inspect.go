@@ -151,6 +151,9 @@ func generationOf(g *handoff.Generation) control.Generation {
 	}
 	if g.State == handoff.Draining {
 		c.Deadline = g.Deadline
+		if !g.NextStage.IsZero() {
+			c.Deadline = g.NextStage
+		}
 	}
 	return c
 }

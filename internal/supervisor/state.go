@@ -58,7 +58,7 @@ type generationState struct {
 	Phase     string `json:"phase,omitempty"`
 	Signalled bool   `json:"signalled,omitempty"`
 	Crashed   bool   `json:"crashed,omitempty"`
-	// Deadline is when escalation begins, in nanoseconds of CLOCK_MONOTONIC.
+	// Deadline is when escalation begins or began, in nanoseconds of CLOCK_MONOTONIC.
 	Deadline time.Duration `json:"deadline,omitempty"`
 	Status   string        `json:"status,omitempty"`
 	Outcome  string        `json:"outcome,omitempty"`

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,10 @@ type DrainPlan struct {
 	// it must do so as CLOCK_MONOTONIC.
 	Deadline time.Time
 	Escalate []Step
+	// Reason is why it escalates, in a note; empty means that the drain took too long.
+	Reason string
+	// Stage, unless nil, is called at each step of the escalation with the time at which the next one begins.
+	Stage func(next time.Time)
 	// Success are the ways in which the main process may end.
 	Success []Status
 }
@@ -139,6 +144,9 @@ func (d *drain) escalate(ctx context.Context) bool {
 		if i == len(d.plan.Escalate)-1 {
 			limit = max(limit, lastWait)
 		}
+		if d.plan.Stage != nil {
+			d.plan.Stage(time.Now().Add(limit))
+		}
 		if d.waitFor(ctx, step.Signal, limit) {
 			return true
 		}
@@ -156,7 +164,7 @@ func (d *drain) send(sig syscall.Signal) {
 	}
 	if n > 0 {
 		d.out.Escalated = sig
-		d.note(fmt.Sprintf("the drain took too long: sent %s to %s", sys.SignalName(sig), count(n)))
+		d.note(fmt.Sprintf("%s: sent %s to %s", cmp.Or(d.plan.Reason, "the drain took too long"), sys.SignalName(sig), count(n)))
 	}
 }
 
