@@ -3,17 +3,22 @@
 package supervisor_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/8265a91a/supervisor/internal/control"
 )
 
 // killNew is the action that kills the generation, until the daemon has noticed.
 func (s *service) killNew(generation int) string {
-	return fmt.Sprintf("exec grep -lzs '^SUPERVISOR_GENERATION=%s/%d$' /proc/[0-9]*/environ | cut -d/ -f3 | while read pid; do kill -9 $pid; while test -e /proc/$pid; do sleep 0.01; done; done", s.name, generation)
+	return fmt.Sprintf("exec for pid in %s; do kill -9 $pid; while test -e /proc/$pid; do sleep 0.01; done; done", s.processesOf(generation))
 }
 
 // The new worker dies when it is known what it listens on: memory and FD store are as they were.
@@ -55,4 +60,62 @@ func TestNewWorkerDiesBeforeSwitch(t *testing.T) {
 		t.Errorf("the dead worker's address answers %q", answer)
 	}
 	s.stop()
+}
+
+// The supervisor dies while a worker starts, which then fails: nothing of it stays held.
+func TestResumedHandoffFails(t *testing.T) {
+	t.Parallel()
+	fetch := "[handoff]\nfetch = \"pidfd\"\n[ready]\nwhen = [\"listening\", \"notify\"]\ntimeout = \"1s\"\n[[socket]]\nname = \"http\"\nlisten = \"ADDR\"\n"
+	for _, c := range []struct {
+		name, point, config, args string
+		spoil                     func(s *service, serving int)
+	}{
+		{"new configuration", "after spawn", "[[socket]]\nname = \"more\"\nlisten = \"OTHER\"\n", "-hang", func(*service, int) {}},
+		{"new worker's own socket", "before switch", "", "-bind=tcp:OTHER", func(s *service, serving int) {
+			for _, pid := range s.processes() {
+				if pid != serving {
+					syscall.Kill(pid, syscall.SIGKILL)
+				}
+			}
+			s.eventually(func() string {
+				if left := s.processes(); len(left) > 1 {
+					return fmt.Sprint("processes: ", left)
+				}
+				return ""
+			})
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := faulty(t, "start-first")
+			s.configure(fetch)
+			s.start()
+			pid, _ := s.settled()
+			held := s.fds()
+			s.configure(fetch + strings.ReplaceAll(c.config, "OTHER", s.other(8081)))
+			s.arguments(strings.ReplaceAll(c.args, "OTHER", s.other(8081)))
+			if !s.during(c.point, "kill") {
+				t.Fatal("the supervisor was not killed")
+			}
+			s.ended()
+			c.spoil(s, pid)
+			s.start()
+			s.eventually(func() string {
+				if g := s.status().Generations[0]; g.N != 2 || g.State != "gone" {
+					return fmt.Sprintf("generation %d is %s", g.N, g.State)
+				}
+				return ""
+			})
+			if now, _ := s.settled(); now != pid {
+				t.Errorf("pid %d became %d", pid, now)
+			}
+			if diff := cmp.Diff(held, s.fds(), cmpopts.IgnoreFields(control.Holder{}, "PID")); diff != "" {
+				t.Errorf("held: %s", diff)
+			}
+			if answer, err := ask(s.other(8081)); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("the socket of the failed worker: %q, %v", answer, err)
+			}
+			s.stop()
+		})
+	}
 }

@@ -137,6 +137,9 @@ func (d *Daemon) failed(op *operation, err error) {
 	if op.kind == handoff.Restart {
 		d.backoff.reason = err.Error()
 	}
+	if g := op.handoff.New; g != nil && g.Adopted {
+		d.dropUnnamed() // what its first steps bound, the last supervisor knew
+	}
 	d.manager.status(string(op.kind) + " failed: " + err.Error())
 }
 

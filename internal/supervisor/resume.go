@@ -4,6 +4,7 @@ import (
 	"os"
 
 	"github.com/8265a91a/supervisor/internal/handoff"
+	"github.com/8265a91a/supervisor/internal/probe"
 	"github.com/8265a91a/supervisor/internal/sockets"
 	"github.com/8265a91a/supervisor/internal/sys"
 	"github.com/8265a91a/supervisor/pkg/worker"
@@ -34,8 +35,8 @@ func (d *Daemon) findMain(n int) (*sys.FD, error) {
 	return sys.PidfdOpen(pids[0])
 }
 
-// dropUnnamed closes the sockets that a handoff bound for a configuration that did not come into force: nobody
-// accepts on them.
+// dropUnnamed closes the sockets that were bound for, or by, a generation that did not come to serve: nobody accepts on
+// them.
 func (d *Daemon) dropUnnamed() {
 	if d.serving == nil || d.serving.Config == nil {
 		return
@@ -46,10 +47,48 @@ func (d *Daemon) dropUnnamed() {
 		next := handoff.Unconfigured(d.starting.Config)
 		unwanted = func(s *sockets.Socket) bool { return unnamed(s) && next(s) }
 	}
+	unheld := d.unheld()
 	for _, s := range d.held.Ordered(nil) {
-		if unwanted(s) {
-			d.Note(handoff.Warning, "socket "+s.Name+" ("+s.Info.Address+") was bound by a handoff that did not end and is given up")
+		if unwanted(s) || unheld(s) {
+			d.Note(handoff.Warning, "socket "+s.Name+" ("+s.Info.Address+") was bound in a handoff that did not succeed and is given up")
 			handoff.RemoveBound(d.held, s)
 		}
+	}
+}
+
+// unheld selects the fetched sockets that neither the serving generation has open nor the starting one. A worker of which
+// nothing is seen has perhaps just died: its sockets are kept.
+func (d *Daemon) unheld() func(*sockets.Socket) bool {
+	none := func(*sockets.Socket) bool { return false }
+	var inodes []uint64
+	fetched := false
+	for _, s := range d.held.Ordered(nil) {
+		if inode, err := s.Inode(d.serving.Slot); err == nil {
+			inodes = append(inodes, inode)
+		}
+		fetched = fetched || s.Origin == sockets.Fetched
+	}
+	if !fetched {
+		return none
+	}
+	open := func(g *handoff.Generation) (map[uint64]int, error) {
+		pids, err := g.Tree.PIDs()
+		if err != nil {
+			return nil, err
+		}
+		return probe.Held(pids, inodes)
+	}
+	serving, err := open(d.serving)
+	if err != nil || len(serving) == 0 {
+		return none
+	}
+	var starting map[uint64]int
+	if d.starting != nil {
+		if starting, err = open(d.starting); err != nil {
+			return none
+		}
+	}
+	return func(s *sockets.Socket) bool {
+		return s.Origin == sockets.Fetched && serving[s.Info.Inode] == 0 && starting[s.Info.Inode] == 0
 	}
 }
