@@ -43,7 +43,10 @@ containers() {
     rm -rf results && mkdir results
     SUPERVISOR_TEST_REPORT=$PWD/results/report.txt SUPERVISOR_TEST_RESULTS=$PWD/results/results.jsonl \
         CGO_ENABLED=0 go test -tags vm -count=1 -timeout 40m -run '^TestScenarios$' ./test/vm/ || code=1
-    [ -e results/report.txt ] && sort -s -k3 results/report.txt
+    if [ -e results/report.txt ]; then
+        grep '^systemd ' results/report.txt | sort -s -k3
+        warnings=$(grep '^NEWEST SYSTEMD NOT TESTED' results/report.txt)
+    fi
     return $code
 }
 
@@ -59,7 +62,7 @@ chaos() {
         CGO_ENABLED=0 go test -tags vm -count=1 -timeout 2h -run '^TestScenarios$/./^(s-|z-storm)' -v ./test/vm/
 }
 
-passed=0 failed=0 table=
+passed=0 failed=0 table= warnings=
 for stage in "$@"; do
     echo "== $stage"
     start=$SECONDS
@@ -74,5 +77,6 @@ done
 echo "== stages"
 printf '%s' "$table"
 printf '%-12s %-7s %4d s\n' all '' $SECONDS
+[ -z "$warnings" ] || printf '*** %s\n' "$warnings"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -49,6 +49,9 @@ settle = "1s"
 `, accept, c.divert)+socketTable("s", listen), "")
 				s.start()
 				what := fmt.Sprintf("p1 lossy %s %s, divert %s", accept, c.network, c.divert)
+				if c.divert == "none" {
+					what += " (must lose)"
+				}
 				result := s.whileLoaded(load.Options{Target: target, Clients: clients, Pause: 2 * time.Millisecond, Late: 50 * time.Millisecond}, func() {
 					for range 3 {
 						old := s.view().serving()

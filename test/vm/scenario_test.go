@@ -3,6 +3,7 @@
 package vm
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,11 @@ import (
 type scenarioFunc func(t *testing.T, m *Machine)
 
 var scenarios = map[string]scenarioFunc{}
+
+const newest = "sid"
+
+// turns are the suites that share what need not run on each of them.
+var turns = []string{"bookworm", "trixie", newest}
 
 // scenario registers a case; its name is the last part of TestScenarios/SUITE/NAME.
 func scenario(name string, run scenarioFunc) struct{} {
@@ -24,13 +30,18 @@ func scenario(name string, run scenarioFunc) struct{} {
 
 // runScenarios boots one container per suite and runs every scenario on it, one after the other.
 func runScenarios(t *testing.T) {
+	// A moving suite: what it serves today may not even install, and that says nothing about this project.
+	var noNewest error
+	if slices.Contains(Suites(), newest) {
+		if _, noNewest = Root(newest, "base"); noNewest != nil {
+			turns = slices.DeleteFunc(turns, func(suite string) bool { return suite == newest })
+			reportLine(t, fmt.Sprintf("NEWEST SYSTEMD NOT TESTED: %v", noNewest))
+		}
+	}
 	for _, suite := range Suites() {
 		t.Run(suite, func(t *testing.T) {
-			if suite == "sid" {
-				// A moving suite: what it serves today may not even install, and that says nothing about this project.
-				if _, err := Root(suite, "base"); err != nil {
-					t.Skip(err)
-				}
+			if suite == newest && noNewest != nil {
+				t.Skip(noNewest)
 			}
 			m := Boot(t, suite)
 			t.Logf("systemd %d", m.Systemd)

@@ -174,19 +174,24 @@ func (m *Machine) report(what string, r load.Result) {
 
 // note adds a line of figures to that file.
 func (m *Machine) note(text string) {
-	line := fmt.Sprintf("systemd %d  %s\n", m.Systemd, text)
+	m.t.Helper()
+	reportLine(m.t, fmt.Sprintf("systemd %d  %s", m.Systemd, text))
+}
+
+func reportLine(t testing.TB, line string) {
+	t.Helper()
 	path := os.Getenv("SUPERVISOR_TEST_REPORT")
 	if path == "" {
-		m.t.Log(strings.TrimSpace(line))
+		t.Log(line)
 		return
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err == nil {
-		_, err = f.WriteString(line)
+		_, err = fmt.Fprintln(f, line)
 		f.Close()
 	}
 	if err != nil {
-		m.t.Error(err)
+		t.Error(err)
 	}
 }
 
