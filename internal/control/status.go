@@ -69,7 +69,7 @@ type Generation struct {
 // Trace is the record of one handoff.
 type Trace struct {
 	ID int `json:"id"`
-	// Kind is start, reload or restart.
+	// Kind is start, reload, restart or replace.
 	Kind    string    `json:"kind"`
 	Order   string    `json:"order"`
 	Started time.Time `json:"started"`

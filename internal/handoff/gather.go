@@ -19,8 +19,8 @@ import (
 
 // check reads the configuration again and runs worker.check; both must pass before anything is touched.
 func (h *Handoff) check(ctx context.Context) (string, error) {
-	if h.Kind == Restart {
-		return "not repeated for a restart", nil
+	if h.Kind == Restart || h.Kind == Replace {
+		return "not repeated for a " + string(h.Kind), nil
 	}
 	if h.Kind == Reload {
 		cfg, err := h.Host.LoadConfig()

@@ -40,6 +40,7 @@ const (
 	Start   Kind = "start"   // the service's first worker
 	Reload  Kind = "reload"  // asked for, or after a restart of the service
 	Restart Kind = "restart" // the serving worker died
+	Replace Kind = "replace" // the serving worker hangs, or must leave its half of the pairs
 )
 
 // Timed is one step of a [Trace].

@@ -133,7 +133,7 @@ func (d *Daemon) state() string {
 	switch {
 	case d.stopping:
 		return "stopping"
-	case d.op != nil && d.op.kind == handoff.Reload:
+	case d.op != nil && (d.op.kind == handoff.Reload || d.op.kind == handoff.Replace):
 		return "reloading"
 	case d.op != nil && d.op.kind == handoff.Start:
 		return "starting"

@@ -46,7 +46,18 @@ func TestMaxDraining(t *testing.T) {
 // WATCHDOG=trigger asks for a replacement at once, and the worker may ask for more time to become ready.
 func TestWorkerAsks(t *testing.T) {
 	t.Parallel()
-	s := newService(t, "[ready]\nwhen = [\"notify\"]\ntimeout = \"5s\"\n")
+	ready := "[ready]\nwhen = [\"notify\"]\ntimeout = \"5s\"\n"
+	s := newService(t, ready)
+	s.start()
+	s.settled()
+	s.say(1, "WATCHDOG=trigger")
+	if st := s.status(); st.State != "serving" || len(st.Generations) != 1 {
+		t.Errorf("a worker without a watchdog is replaced: %+v", st)
+	}
+	s.stop()
+	s.barrier()
+	s.manager.Stop()
+	s.configure(ready + fmt.Sprintf("[worker]\nwatchdog = \"1h\"\ncommand = [%q, \"-args\", %q]\n", workerProgram, s.argsFile()))
 	s.start()
 	s.settled()
 	s.say(1, "WATCHDOG=trigger")

@@ -102,6 +102,7 @@ func (d *Daemon) onMessage(g *handoff.Generation, m worker.Message) {
 		g.Extend(m.ExtendTimeout)
 	}
 	switch {
+	case m.Watchdog == "trigger" && g.Config.Worker.Watchdog == 0: // as WATCHDOG=1 it means nothing without one
 	case m.Watchdog == "trigger":
 		d.watchdogExpired(g, "asked for it (WATCHDOG=trigger)")
 	case m.Watchdog != "":
@@ -311,10 +312,11 @@ func (d *Daemon) checkWatchdog(now time.Time) {
 
 // watchdogExpired replaces a worker that hangs. Its drain escalates if it does not even stop.
 func (d *Daemon) watchdogExpired(g *handoff.Generation, why string) {
-	if g != d.serving || d.op != nil || d.stopping {
+	if g != d.serving || d.op != nil || d.retry != nil || d.stopping {
 		return
 	}
 	d.Note(handoff.Warning, fmt.Sprintf("generation %d (pid %d) %s and is replaced", g.N, g.PID(), why))
 	g.Watchdog = time.Time{}
-	d.requestReload()
+	d.backoff.failed(time.Since(g.Since), why)
+	d.schedule(handoff.Replace, nil)
 }

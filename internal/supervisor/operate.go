@@ -101,7 +101,7 @@ func (d *Daemon) finish(op *operation, err error) {
 		d.queued = nil
 		d.start(next, d.serving, d.config)
 	case d.serving == nil && d.everServed:
-		d.scheduleRestart()
+		d.schedule(handoff.Restart, nil)
 	default:
 		d.rescue()
 		d.rest()
@@ -211,11 +211,11 @@ func (d *Daemon) onExit(g *handoff.Generation) {
 	outcome := "crashed: " + exitString(g)
 	d.Note(handoff.Warning, fmt.Sprintf("generation %d (pid %d) %s; its sockets stay held and connections wait", g.N, g.PID(), outcome))
 	d.serving = nil
-	d.backoff.crashed(time.Since(g.Since), outcome)
+	d.backoff.failed(time.Since(g.Since), outcome)
 	g.State, g.Crashed = handoff.Draining, true
 	d.endOrphans(g, outcome)
 	if d.op == nil && !d.stopping {
-		d.scheduleRestart()
+		d.schedule(handoff.Restart, nil)
 	}
 }
 
@@ -230,25 +230,40 @@ func (d *Daemon) endOrphans(g *handoff.Generation, outcome string) {
 	}()
 }
 
-// scheduleRestart starts a worker from the held sockets: at once the first time, then with growing pauses.
-func (d *Daemon) scheduleRestart() {
-	wait := d.backoff.next()
+// schedule begins a handoff that nobody asked for, with the configuration in force: at once the first time, then with
+// growing pauses. One that is asked for meanwhile comes in its place.
+// begun, unless nil, is called when it begins.
+func (d *Daemon) schedule(kind handoff.Kind, begun func(*operation)) {
+	if d.retry != nil {
+		d.retry.Stop()
+	}
+	old := d.serving
 	start := func() {
-		if d.op == nil && d.serving == nil && !d.stopping {
-			d.start(newOperation(handoff.Restart), nil, d.config)
+		d.retry = nil
+		if d.op == nil && d.serving == old && !d.stopping {
+			op := newOperation(kind)
+			d.start(op, old, d.config)
+			if begun != nil {
+				begun(op)
+			}
 		}
 	}
+	wait := d.backoff.next()
 	if wait == 0 {
 		start()
 		return
 	}
-	d.Note(handoff.Warning, fmt.Sprintf("the next start of the worker is in %s", wait))
-	d.manager.status(fmt.Sprintf("no worker serves, the next start is in %s", wait))
+	if old == nil {
+		d.Note(handoff.Warning, fmt.Sprintf("the next start of the worker is in %s", wait))
+		d.manager.status(fmt.Sprintf("no worker serves, the next start is in %s", wait))
+	} else {
+		d.Note(handoff.Warning, fmt.Sprintf("the worker is replaced in %s", wait))
+	}
 	d.retryAt = time.Now().Add(wait)
 	d.retry = time.AfterFunc(wait, func() { d.Do(func(*sockets.Set) { start() }) })
 }
 
-// backoff is the pause before the next restart: none after a worker that served for a while, then 100 ms,
+// backoff is the pause before the next handoff that nobody asked for: none after a worker that served for a while, then 100 ms,
 // doubling up to 30 s.
 type backoff struct {
 	wait     time.Duration
@@ -262,8 +277,8 @@ const (
 	backoffReset = 60 * time.Second
 )
 
-// crashed notes the end of a worker that served that long.
-func (b *backoff) crashed(served time.Duration, outcome string) {
+// failed notes why a worker that served that long is restarted or replaced.
+func (b *backoff) failed(served time.Duration, outcome string) {
 	if served >= backoffReset {
 		b.wait, b.attempts = 0, 0
 	}

@@ -80,12 +80,8 @@ func (d *Daemon) occupants(held *sockets.Set, slot int) int {
 	return 0
 }
 
-// rescuePause is the least time between two handoffs that were begun for connections left behind, rescueLimit how long
-// the generation that came of one may take to accept them.
-const (
-	rescuePause = time.Second
-	rescueLimit = 5 * time.Second
-)
+// rescueLimit is how long the generation that was started for connections left behind may take to accept them.
+const rescueLimit = 5 * time.Second
 
 // half is one half of a pair: its identity and the slot of the generations that accept there.
 type half struct {
@@ -94,10 +90,10 @@ type half struct {
 }
 
 // rescue looks for connections that a dead generation has left in the half of a pair on which nobody accepts, and
-// begins a handoff: the next generation accepts there. Where that would not help, as the worker never accepts there,
-// it begins none, or no second one.
+// replaces the worker: the next generation accepts there. Where that would not help, as the worker never accepts there,
+// it does not, or not twice.
 func (d *Daemon) rescue() {
-	if d.serving == nil || d.op != nil || d.stopping {
+	if d.serving == nil || d.op != nil || d.retry != nil || d.stopping {
 		return // finish looks again
 	}
 	other := 1 - d.serving.Slot
@@ -133,20 +129,14 @@ func (d *Daemon) rescue() {
 	if first == nil {
 		return
 	}
-	if wait := rescuePause - time.Since(d.rescued); wait > 0 {
-		time.AfterFunc(wait, func() { d.Do(func(*sockets.Set) { d.rescue() }) })
-		return
-	}
-	d.rescued = time.Now()
 	d.Note(handoff.Warning, fmt.Sprintf("a worker died and left connections waiting at socket %s (%s): the next generation takes them", first.Name, first.Info.Address))
-	op, err := d.requestReload()
-	if err != nil {
-		return
-	}
-	for _, at := range list {
-		d.left[at] = true
-	}
-	go d.confirm(list, op)
+	d.backoff.failed(time.Since(d.serving.Since), "connections were left behind")
+	d.schedule(handoff.Replace, func(op *operation) {
+		for _, at := range list {
+			d.left[at] = true
+		}
+		go d.confirm(list, op)
+	})
 }
 
 // accepts tells whether the serving generation accepts on its half of s. What cannot be told, and a worker that is busy
@@ -167,9 +157,19 @@ func (d *Daemon) accepts(s *sockets.Socket) bool {
 	return err != nil || n > 0
 }
 
-// confirm waits until what a rescue was begun for is accepted: then the same half may be rescued again.
+// confirm waits until what a rescue was begun for is accepted: then the same half may be rescued again. If no generation
+// came of it, it may at once.
 func (d *Daemon) confirm(list []half, op *operation) {
 	<-op.done
+	if op.err != nil {
+		d.Do(func(*sockets.Set) {
+			for _, at := range list {
+				delete(d.left, at)
+			}
+			d.rescue()
+		})
+		return
+	}
 	end := time.Now().Add(rescueLimit)
 	for len(list) > 0 {
 		over := time.Now().After(end)

@@ -98,7 +98,6 @@ type Daemon struct {
 	statuses   gathered // what workers say of themselves
 	pushWarned time.Time
 
-	rescued time.Time // when connections were last found that nobody would have accepted
 	// left are the halves of pairs at which connections wait although a handoff was begun for them (true), or for which
 	// none was, since the worker does not accept there (false).
 	left map[half]bool
