@@ -21,6 +21,7 @@ build:
 
 # Only if it is not there: "sudo make install" has no Go in its PATH.
 bin/supervisor:
+	@command -v go >/dev/null || { echo 'bin/supervisor is not built yet: run "make build", with go in PATH' >&2; exit 1; }
 	$(MAKE) build
 
 test:

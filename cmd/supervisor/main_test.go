@@ -354,13 +354,13 @@ func TestStatusOfAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	fd.Close()
-	code, stdout, stderr := invoke("status", "--runtime-dir", dir)
+	code, _, stderr := invoke("status", "--runtime-dir", dir)
 	if code != exitDone || stderr != "" {
 		t.Errorf("exit code %d, stderr %q", code, stderr)
 	}
 	// One that cannot be asked is a failure, whatever the others say.
 	hangUp(t, filepath.Join(dir, "hangs-up"))
-	code, stdout, stderr = invoke("status", "--runtime-dir", dir)
+	code, stdout, stderr := invoke("status", "--runtime-dir", dir)
 	var lines []string
 	for line := range strings.Lines(stdout) {
 		lines = append(lines, strings.Join(strings.Fields(line), " "))
