@@ -347,7 +347,7 @@ func (s *service) whileAt(point string, f func()) bool {
 
 // From some point of a handoff on the store takes nothing more, and says nothing, as systemd's does: one generation serves
 // in the end, no socket is lost, and with room the next reload puts everything right.
-func TestStoreFullEverywhere(t *testing.T) {
+func TestStoreFullAtEveryPoint(t *testing.T) {
 	t.Parallel()
 	for _, order := range orders {
 		t.Run(order, func(t *testing.T) {
