@@ -18,7 +18,7 @@ import (
 )
 
 // A storm of everything that may happen, from a seed that is printed. SUPERVISOR_TEST_STORM is its length, by default
-// 20 s on each systemd, and SUPERVISOR_TEST_SEED repeats one.
+// a minute, and SUPERVISOR_TEST_SEED repeats one.
 var _ = scenario("z-storm", func(t *testing.T, m *Machine) {
 	s := newStorm(t, m)
 	t.Logf("storm of %s, seed %d", s.length, s.seed)
@@ -80,7 +80,7 @@ type event struct {
 }
 
 func newStorm(t *testing.T, m *Machine) *storm {
-	s := &storm{length: 20 * time.Second, seed: rand.Uint64()}
+	s := &storm{length: time.Minute, seed: rand.Uint64()}
 	if text := os.Getenv("SUPERVISOR_TEST_STORM"); text != "" {
 		var err error
 		if s.length, err = time.ParseDuration(text); err != nil {

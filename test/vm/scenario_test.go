@@ -28,7 +28,8 @@ func scenario(name string, run scenarioFunc) struct{} {
 	return struct{}{}
 }
 
-// runScenarios boots one container per suite and runs every scenario on it, one after the other.
+// runScenarios boots one container per suite and runs every scenario on it, one after the other; but the last, the
+// storm, on all suites at the same time, because it takes long and mostly waits.
 func runScenarios(t *testing.T) {
 	// A moving suite: what it serves today may not even install, and that says nothing about this project.
 	var noNewest error
@@ -46,6 +47,9 @@ func runScenarios(t *testing.T) {
 			m := Boot(t, suite)
 			t.Logf("systemd %d", m.Systemd)
 			for _, name := range sortedNames() {
+				if name == "z-storm" {
+					t.Parallel()
+				}
 				t.Run(name, func(t *testing.T) { m.With(t).run(scenarios[name]) })
 			}
 		})
