@@ -106,6 +106,50 @@ var _ = scenario("e-bind-options", func(t *testing.T, m *Machine) {
 	}
 })
 
+// A listener in another network namespace is carried, in that namespace.
+var _ = scenario("e-bind-namespace", func(t *testing.T, m *Machine) {
+	if !strings.Contains(m.Run("haproxy", "-vv"), "+NS") {
+		t.Skip("this HAProxy knows no namespaces")
+	}
+	m.Sh("ip netns add other && ip -n other link set lo up")
+	t.Cleanup(func() { m.Sh("ip netns del other") })
+	s := m.haproxy("namespace", binds("127.0.0.1:6330", "127.0.0.1:6331 namespace other")).start()
+	// Two columns of "ss -e" tell the socket: its address and its inode.
+	listener := func() string {
+		return m.Sh("ip netns exec other ss -Htlne 'sport = :6331' | grep -o '127.0.0.1:6331\\|ino:[0-9]*'")
+	}
+	ask := func() int {
+		text := m.Sh("ip netns exec other curl -sS -m 30 http://127.0.0.1:6331/")
+		pid, _ := strconv.Atoi(strings.TrimPrefix(strings.TrimSpace(text), "pid="))
+		return pid
+	}
+	before, old := listener(), ask()
+	if strings.Count(before, "ino:") != 1 || old == 0 || len(m.ListeningInodes(6331)) > 0 {
+		t.Fatalf("listeners in the namespace: %q, answered by %d; outside: %v", before, old, m.ListeningInodes(6331))
+	}
+	s.underLoad("e bind in a namespace", tcp(6330), map[load.Class]int{load.New: 2}, func() {
+		for range 2 {
+			s.reload()
+			s.drained(1)
+			if after := listener(); after != before {
+				t.Errorf("listeners in the namespace: %q, before %q", after, before)
+			}
+			pid := ask()
+			if pid == old || pid != s.answers("127.0.0.1:6330") {
+				t.Errorf("worker %d answers in the namespace, before %d, outside %d", pid, old, s.answers("127.0.0.1:6330"))
+			}
+			old = pid
+		}
+	})
+	worker := old
+	s.killSupervisor()
+	s.reload()
+	s.drained(1)
+	if after := listener(); after != before || ask() == worker {
+		t.Errorf("after a kill of the supervisor and a reload: listeners %q, before %q", after, before)
+	}
+})
+
 // A QUIC listener is a UDP socket, which HAProxy hands out without names.
 var _ = scenario("e-quic", func(t *testing.T, m *Machine) {
 	if !strings.Contains(m.Run("haproxy", "-vv"), "USE_QUIC=1") {
