@@ -20,7 +20,7 @@ import (
 
 // Drain is the second half of a handoff: generation n, which does not serve any more, comes to its end. Drains of
 // several generations run side by side, and a drain goes on under the next supervisor process where the last left
-// it (Generation.Signalled, Generation.Deadline).
+// it (Generation.Signalling, Generation.Signalled, Generation.Deadline).
 type Drain struct {
 	Host Host
 	Gen  *Generation
@@ -46,7 +46,7 @@ func (d *Drain) Run(ctx context.Context) {
 		{"signal", d.signal, nil},
 	}
 	for _, s := range steps {
-		if (d.Skip || d.Gen.Signalled) && s.name != "signal" {
+		if (d.Skip || d.Gen.Signalling) && s.name != "signal" {
 			continue
 		}
 		fault.Point("before " + s.name)
@@ -250,13 +250,19 @@ func (d *Drain) signal(ctx context.Context) (string, error) {
 	cfg := g.Config.Drain
 	already := g.Signalled
 	d.Host.Do(func(*sockets.Set) {
-		g.Signalled = true
+		g.Signalling = true
 		if g.Deadline.IsZero() {
 			g.Deadline = time.Now().Add(cfg.Timeout)
 		}
 	})
 	d.Changed()
+	fault.Point("signalling")
 	plan := worker.DrainPlan{Signal: cfg.Signal, Command: cfg.Command, Deadline: g.Deadline, Env: baseEnvironment(os.Environ())}
+	plan.Told = func() {
+		fault.Point("signalled")
+		d.Host.Do(func(*sockets.Set) { g.Signalled = true })
+		d.Changed()
+	}
 	note := func(text string) {
 		d.Host.Note(Warning, fmt.Sprintf("generation %d (pid %d): %s", g.N, g.PID(), text))
 	}

@@ -48,10 +48,12 @@ type Generation struct {
 
 	// Divert is how new connections are kept from it while it drains: steer, fence or none.
 	Divert string
-	// Phase is the step of its drain; Signalled says that the drain signal is out; Deadline is when escalation begins.
-	Phase     string
-	Signalled bool
-	Deadline  time.Time
+	// Phase is the step of its drain; Deadline is when escalation begins. Signalling says that the drain signal is about
+	// to be sent, Signalled that it is out: a supervisor that dies in between leaves it to the next.
+	Phase      string
+	Signalling bool
+	Signalled  bool
+	Deadline   time.Time
 	// NextStage is when the next step of the escalation comes, zero before it began.
 	NextStage time.Time
 

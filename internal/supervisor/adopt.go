@@ -102,7 +102,8 @@ func mapKeys[V any](m map[int]V) func(func(int) bool) {
 // adoptGeneration takes over one generation; what it takes out of in is its own from then on.
 func (d *Daemon) adoptGeneration(in *inherited, last *state, gs generationState) {
 	g := handoff.NewGeneration(gs.N, gs.Slot, nil)
-	g.State, g.Since, g.Divert, g.Phase, g.Signalled = gs.State, gs.Since, gs.Divert, gs.Phase, gs.Signalled
+	g.State, g.Since, g.Divert, g.Phase = gs.State, gs.Since, gs.Divert, gs.Phase
+	g.Signalling, g.Signalled = gs.Signalling || gs.Signalled, gs.Signalled
 	g.Status, g.Outcome, g.Ended, g.Adopted = gs.Status, gs.Outcome, gs.Ended, true
 	g.Dir, g.LastPID = d.generationDir(g.N), gs.PID
 	d.lastN = max(d.lastN, g.N)

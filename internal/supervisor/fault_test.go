@@ -50,7 +50,7 @@ func (s *service) points() (points []string) {
 		times[name]++
 		points = append(points, fmt.Sprintf("%s#%d", name, times[name]))
 	}
-	want := []string{"begun", "spawned", "store entry", "state write", "state next", "state removed", "state stored"}
+	want := []string{"begun", "spawned", "store entry", "state write", "state next", "state removed", "state stored", "signalling", "signalled"}
 	for _, step := range steps {
 		want = append(want, "before "+step, "after "+step)
 	}

@@ -56,8 +56,11 @@ type generationState struct {
 	Config    string `json:"config"`
 	Divert    string `json:"divert,omitempty"`
 	Phase     string `json:"phase,omitempty"`
-	Signalled bool   `json:"signalled,omitempty"`
-	Crashed   bool   `json:"crashed,omitempty"`
+	// Signalling says that the drain signal is about to be sent, Signalled that it is out. A supervisor that did not know
+	// the first wrote the second too early.
+	Signalling bool `json:"signalling,omitempty"`
+	Signalled  bool `json:"signalled,omitempty"`
+	Crashed    bool `json:"crashed,omitempty"`
 	// Deadline is when escalation begins or began, in nanoseconds of CLOCK_MONOTONIC.
 	Deadline time.Duration `json:"deadline,omitempty"`
 	Status   string        `json:"status,omitempty"`
@@ -75,7 +78,7 @@ func (d *Daemon) snapshot() *state {
 	for _, g := range d.gens {
 		gs := generationState{
 			N: g.N, Slot: g.Slot, State: g.State, Since: g.Since, PID: g.PID(), Divert: g.Divert, Phase: g.Phase,
-			Signalled: g.Signalled, Crashed: g.Crashed, Status: g.Status, Outcome: g.Outcome, Ended: g.Ended,
+			Signalling: g.Signalling, Signalled: g.Signalled, Crashed: g.Crashed, Status: g.Status, Outcome: g.Outcome, Ended: g.Ended,
 		}
 		if g.Process != nil {
 			gs.StartTime = g.Process.StartTime()

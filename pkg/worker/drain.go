@@ -21,6 +21,8 @@ type DrainPlan struct {
 	Command []string
 	Env     []string
 	Dir     string
+	// Told, unless nil, is called when the signal was sent or the command has ended, unless ctx ended it.
+	Told func()
 	// Deadline is when Escalate begins if the generation still lives. It survives the supervisor: whoever stores
 	// it must do so as CLOCK_MONOTONIC.
 	Deadline time.Time
@@ -74,6 +76,9 @@ func Drain(ctx context.Context, p *Process, t *Tree, plan DrainPlan, signalled b
 	d := drain{p: p, t: t, plan: plan, note: note}
 	if !signalled {
 		d.tell(ctx)
+		if plan.Told != nil && (len(plan.Command) == 0 || ctx.Err() == nil) {
+			plan.Told()
+		}
 	}
 	patience, cancel := context.WithDeadline(ctx, plan.Deadline)
 	gone := d.wait(patience)

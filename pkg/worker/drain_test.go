@@ -134,6 +134,8 @@ func TestDrainInterrupted(t *testing.T) {
 	p.up(t, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	plan := worker.DrainPlan{Signal: syscall.SIGWINCH, Deadline: time.Now().Add(hour), Escalate: steps, Success: []worker.Status{{Code: 0}}}
+	told := 0
+	plan.Told = func() { told++ }
 	result := make(chan worker.Outcome, 1)
 	go func() { result <- worker.Drain(ctx, p.Process, p.tree, plan, false, func(s string) { t.Error(s) }) }()
 	cancel()
@@ -143,8 +145,8 @@ func TestDrainInterrupted(t *testing.T) {
 	}
 	p.Signal(syscall.SIGUSR1)
 	out = worker.Drain(t.Context(), p.Process, p.tree, plan, true, func(s string) { t.Error(s) })
-	if !out.Clean || out.Interrupted {
-		t.Errorf("%+v", out)
+	if !out.Clean || out.Interrupted || told != 1 {
+		t.Errorf("%+v, told %d times", out, told)
 	}
 }
 
