@@ -19,8 +19,7 @@ func PeekExited() (int, error) {
 	if err != nil {
 		return 0, os.NewSyscallError("waitid", err)
 	}
-	// si_pid follows the three leading ints (and padding to 8 bytes) in the SIGCHLD layout.
-	return int(*(*int32)(unsafe.Add(unsafe.Pointer(&si), 16))), nil
+	return int(*(*int32)(unsafe.Add(unsafe.Pointer(&si), siginfoPID))), nil
 }
 
 // ReapChild reaps the child pid, which has ended, and forgets its status.

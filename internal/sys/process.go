@@ -101,9 +101,15 @@ func Reap(n int) (Exit, error) {
 	return Exit{}, os.NewSyscallError("waitid", err)
 }
 
+// In the SIGCHLD layout si_pid, si_uid and si_status follow three ints, and what pads those to the size of a pointer.
+const (
+	pointer       = unsafe.Sizeof(uintptr(0))
+	siginfoPID    = (3*4 + pointer - 1) / pointer * pointer
+	siginfoStatus = siginfoPID + 8
+)
+
 func exitFromSiginfo(si *unix.Siginfo) Exit {
-	// si_pid, si_uid and si_status follow the three leading ints (and padding to 8 bytes) in the SIGCHLD layout.
-	status := *(*int32)(unsafe.Add(unsafe.Pointer(si), 24))
+	status := *(*int32)(unsafe.Add(unsafe.Pointer(si), siginfoStatus))
 	const cldExited = 1
 	if si.Code == cldExited {
 		return Exit{Known: true, Code: int(status)}
