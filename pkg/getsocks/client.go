@@ -23,14 +23,14 @@ var ErrNothing = errors.New(`the peer closed without an answer: its stats socket
 
 // Fetch connects to the HAProxy stats socket at path ("@" begins an abstract name) and returns all sockets of that
 // process, the stats socket itself included ([TrimTemp] gives its name). The caller closes them. On an error every
-// descriptor is closed. A peer that falls silent is waited for until ctx ends.
+// descriptor is closed. A peer that falls silent, or whose queue of connections is full, is waited for until ctx ends.
 func Fetch(ctx context.Context, path string) ([]Socket, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	conn, err := dial(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("fetch sockets: %w", err)
 	}
 	defer conn.Close()
-	sockets, err := FetchConn(ctx, conn.(*net.UnixConn))
+	sockets, err := FetchConn(ctx, conn)
 	if err != nil {
 		return nil, fmt.Errorf("fetch sockets from %s: %w", path, err)
 	}

@@ -2,12 +2,33 @@ package getsocks
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
+	"syscall"
 	"time"
 )
 
 // past is a deadline that ends every wait at once.
 var past = time.Unix(1, 0)
+
+// dial connects to path. Unlike TCP, a unix socket refuses at once whom its queue has no room for (EAGAIN), and nothing
+// announces that there is room again.
+func dial(ctx context.Context, path string) (*net.UnixConn, error) {
+	for {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		switch {
+		case err == nil:
+			return conn.(*net.UnixConn), nil
+		case !errors.Is(err, syscall.EAGAIN):
+			return nil, err
+		}
+		pause(ctx, 10*time.Millisecond)
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("connect to %s: its queue is full: %w", path, context.Cause(ctx))
+		}
+	}
+}
 
 // bind makes c's waits end when ctx does. The returned function undoes that and takes the deadline off c.
 func bind(ctx context.Context, c *net.UnixConn) (release func()) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"strconv"
 	"strings"
 )
@@ -15,12 +14,12 @@ const maxInfo = 256 << 10
 // PID asks the HAProxy stats socket at path which process answers there (show info, "Pid:"). HAProxy binds all its
 // sockets before it answers, so a process that answers with its own pid is ready.
 func PID(ctx context.Context, path string) (int, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	conn, err := dial(ctx, path)
 	if err != nil {
 		return 0, fmt.Errorf("ask for the process: %w", err)
 	}
 	defer conn.Close()
-	defer bind(ctx, conn.(*net.UnixConn))()
+	defer bind(ctx, conn)()
 	if _, err := io.WriteString(conn, "show info\n"); err != nil && !hungUp(err) {
 		return 0, fmt.Errorf("ask %s for the process: %w", path, explain(ctx, err))
 	}
