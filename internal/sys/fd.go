@@ -20,13 +20,13 @@ import (
 // FD owns one descriptor: whoever holds the FD closes it, exactly once.
 // A function that takes an *FD borrows it unless its documentation says that
 // it takes ownership. Methods may be called from several goroutines, but a
-// descriptor in use must not be closed by another.
-type FD struct{ n atomic.Int64 }
+// descriptor in use must not be closed by another. The zero value, like a nil FD, owns nothing.
+type FD struct{ next atomic.Int64 } // the number plus one: descriptor 0 is somebody's standard input
 
 // NewFD takes ownership of descriptor n.
 func NewFD(n int) *FD {
 	fd := new(FD)
-	fd.n.Store(int64(n))
+	fd.next.Store(int64(n) + 1)
 	return fd
 }
 
@@ -35,7 +35,7 @@ func (fd *FD) Num() int {
 	if fd == nil {
 		return -1
 	}
-	return int(fd.n.Load())
+	return int(fd.next.Load()) - 1
 }
 
 // Close closes the descriptor. Closing twice, or a nil FD, is harmless.
@@ -43,15 +43,15 @@ func (fd *FD) Close() error {
 	if fd == nil {
 		return nil
 	}
-	n := fd.n.Swap(-1)
+	n := fd.Disown()
 	if n < 0 {
 		return nil
 	}
-	return os.NewSyscallError("close", unix.Close(int(n)))
+	return os.NewSyscallError("close", unix.Close(n))
 }
 
 // Disown gives the descriptor to the caller, who must close it, and empties the FD.
-func (fd *FD) Disown() int { return int(fd.n.Swap(-1)) }
+func (fd *FD) Disown() int { return int(fd.next.Swap(0)) - 1 }
 
 // Dup returns a second, close-on-exec descriptor of the same open file description. The caller closes it.
 func (fd *FD) Dup() (*FD, error) { return DupNum(fd.Num()) }

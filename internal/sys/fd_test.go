@@ -34,6 +34,11 @@ func TestFDIsClosedOnce(t *testing.T) {
 	if none.Num() != -1 || none.Close() != nil {
 		t.Error("a nil FD is not harmless")
 	}
+	// Standard input must not be its.
+	var zero sys.FD
+	if zero.Num() != -1 || zero.Close() != nil || zero.Disown() != -1 || !open(0) {
+		t.Error("a zero FD is not harmless")
+	}
 }
 
 func TestFDDisown(t *testing.T) {

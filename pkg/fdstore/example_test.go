@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"time"
 
@@ -17,8 +18,18 @@ func ExampleStore() {
 		fmt.Println("not started by systemd: nothing survives")
 		return
 	}
-	var listener *fdstore.FD // from sys.OpenListener, activation.Take, …
-	if err := store.Add("web", listener.Num(), true); err != nil {
+	listener, err := net.Listen("tcp", "127.0.0.1:8080")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fd, err := fdstore.DupConn(listener.(*net.TCPListener))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer fd.Close()
+	if err := store.Add("web", fd.Num(), true); err != nil {
 		fmt.Println(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
