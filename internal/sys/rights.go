@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -99,7 +100,11 @@ func WriteMessage(c *net.UnixConn, p []byte, fds []int) error {
 
 // SendTo sends one datagram with the borrowed descriptors fds to the unix datagram socket at path ("@" begins an
 // abstract name), from a socket of its own. It blocks while the receiver's queue is full, as sd_notify(3) does.
-func SendTo(path string, p []byte, fds []int) error {
+func SendTo(path string, p []byte, fds []int) error { return SendToWithin(path, p, fds, 0) }
+
+// SendToWithin is [SendTo] that blocks no longer than d, and not at all if d is negative; then the error is
+// syscall.EAGAIN. 0 waits for ever.
+func SendToWithin(path string, p []byte, fds []int, d time.Duration) error {
 	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
@@ -109,8 +114,18 @@ func SendTo(path string, p []byte, fds []int) error {
 	if len(fds) > 0 {
 		oob = unix.UnixRights(fds...)
 	}
+	flags := unix.MSG_NOSIGNAL
+	if d < 0 {
+		flags |= unix.MSG_DONTWAIT
+	}
+	if d > 0 {
+		limit := unix.NsecToTimeval(int64(d))
+		if err := unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
+			return os.NewSyscallError("setsockopt(SO_SNDTIMEO)", err)
+		}
+	}
 	err = ignoringEINTR(func() error {
-		return unix.Sendmsg(s, p, oob, &unix.SockaddrUnix{Name: path}, unix.MSG_NOSIGNAL)
+		return unix.Sendmsg(s, p, oob, &unix.SockaddrUnix{Name: path}, flags)
 	})
 	return os.NewSyscallError("sendmsg", err)
 }

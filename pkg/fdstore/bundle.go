@@ -9,7 +9,6 @@ import (
 	"github.com/8265a91a/supervisor/internal/sys"
 )
 
-
 // Named is a descriptor with its name and what else must be known about it.
 type Named struct {
 	Name string

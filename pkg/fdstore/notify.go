@@ -18,6 +18,13 @@ const maxMessage = 4096
 // that foreign text in a STATUS= cannot add fields. More than 4096 bytes in all are an error: systemd would drop the
 // message without a word.
 func (s *Store) Notify(lines ...string) error {
+	return s.notify(time.Duration(s.timeout.Load()), lines)
+}
+
+// TryNotify is [Store.Notify] that never waits: [ErrBusy] while the receiver's queue is full.
+func (s *Store) TryNotify(lines ...string) error { return s.notify(-1, lines) }
+
+func (s *Store) notify(within time.Duration, lines []string) error {
 	var message strings.Builder
 	for _, line := range lines {
 		if key, _, ok := strings.Cut(line, "="); !ok || key == "" {
@@ -29,7 +36,7 @@ func (s *Store) Notify(lines ...string) error {
 	if message.Len() > maxMessage {
 		return fmt.Errorf("notify systemd: message is %d bytes long, more than the %d allowed", message.Len(), maxMessage)
 	}
-	if err := sys.SendTo(s.socket, []byte(message.String()), nil); err != nil {
+	if err := s.sendWithin(within, message.String()); err != nil {
 		return fmt.Errorf("notify systemd: %w", err)
 	}
 	return nil
@@ -48,7 +55,7 @@ func (s *Store) Barrier(ctx context.Context) error {
 	if err := sys.SetNonblock(r.Num(), true); err != nil {
 		return fmt.Errorf("wait for systemd: %w", err)
 	}
-	if err := sys.SendTo(s.socket, []byte("BARRIER=1"), []int{w.Num()}); err != nil {
+	if err := s.send("BARRIER=1", w.Num()); err != nil {
 		return fmt.Errorf("wait for systemd: %w", err)
 	}
 	w.Close()

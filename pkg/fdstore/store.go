@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
 
 	"github.com/8265a91a/supervisor/internal/sys"
 )
@@ -16,12 +19,15 @@ var (
 	ErrFull = errors.New("file descriptor store is full (FileDescriptorStoreMax=)")
 	// ErrDuplicate says that the same socket is stored already; systemd would drop the new entry and keep the old name.
 	ErrDuplicate = errors.New("socket is in the file descriptor store already")
+	// ErrBusy says that the queue of the notify socket stayed full: nobody reads it at the moment.
+	ErrBusy = errors.New("nobody reads the notify socket, its queue is full")
 )
 
 // Store sends messages to systemd and accounts for what it was told to keep. Its methods may be called from several
 // goroutines; messages arrive in the order of the calls of one goroutine.
 type Store struct {
-	socket string
+	socket  string
+	timeout atomic.Int64 // a time.Duration
 
 	mu    sync.Mutex
 	max   int
@@ -47,6 +53,22 @@ func (s *Store) SetMax(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.max = n
+}
+
+// SetTimeout bounds how long a message waits while the receiver's queue is full: after d the method fails with
+// [ErrBusy]. 0, the default, waits for as long as it takes, as sd_notify(3) does.
+func (s *Store) SetTimeout(d time.Duration) { s.timeout.Store(int64(d)) }
+
+func (s *Store) send(message string, fds ...int) error {
+	return s.sendWithin(time.Duration(s.timeout.Load()), message, fds...)
+}
+
+func (s *Store) sendWithin(d time.Duration, message string, fds ...int) error {
+	err := sys.SendToWithin(s.socket, []byte(message), fds, d)
+	if errors.Is(err, syscall.EAGAIN) {
+		return ErrBusy
+	}
+	return err
 }
 
 // Len returns the number of entries that the store holds as far as this process knows.
@@ -85,7 +107,7 @@ func (s *Store) Add(name string, fd int, pollable bool) error {
 	if !pollable {
 		message += "FDPOLL=0\n"
 	}
-	if err := sys.SendTo(s.socket, []byte(message), []int{fd}); err != nil {
+	if err := s.send(message, fd); err != nil {
 		return fmt.Errorf("store descriptor %s: %w", name, err)
 	}
 	s.account(name, c)
@@ -100,7 +122,7 @@ func (s *Store) Remove(name string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := sys.SendTo(s.socket, []byte("FDSTOREREMOVE=1\nFDNAME="+name+"\n"), nil); err != nil {
+	if err := s.send("FDSTOREREMOVE=1\nFDNAME=" + name + "\n"); err != nil {
 		return fmt.Errorf("remove stored descriptor %s: %w", name, err)
 	}
 	s.count -= len(s.names[name])

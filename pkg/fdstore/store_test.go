@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -257,5 +258,46 @@ func BenchmarkAddBarrier(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestNobodyReads fills the queue of a notify socket that nobody reads: what waits is bounded.
+func TestNobodyReads(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	store, err := fdstore.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		err = store.TryNotify("STATUS=x")
+	}
+	if !errors.Is(err, fdstore.ErrBusy) {
+		t.Fatalf("the queue is full: %v", err)
+	}
+	store.SetTimeout(50 * time.Millisecond)
+	r, w, err := sys.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	for name, send := range map[string]func() error{
+		"notify":  func() error { return store.Notify("READY=1") },
+		"add":     func() error { return store.Add("pipe", r.Num(), false) },
+		"remove":  func() error { return store.Remove("pipe") },
+		"barrier": func() error { return store.Barrier(t.Context()) },
+	} {
+		begun := time.Now()
+		if err := send(); !errors.Is(err, fdstore.ErrBusy) || time.Since(begun) < 40*time.Millisecond {
+			t.Errorf("%s: %v after %v", name, err, time.Since(begun))
+		}
+	}
+	if store.Len() != 0 {
+		t.Errorf("%d entries are accounted for, none was sent", store.Len())
 	}
 }
