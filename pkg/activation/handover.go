@@ -31,14 +31,14 @@ func Handover(entries []Named) (variable string, bundle *FD, err error) {
 func takeHandover(value string) ([]Descriptor, error) {
 	n, err := strconv.Atoi(value)
 	if err != nil || n < firstListenFD {
-		return nil, fmt.Errorf("%s=%q is not a descriptor: nothing is taken over", HandoverVariable, value)
+		return nil, lost("%s=%q is not a descriptor: nothing is taken over", HandoverVariable, value)
 	}
 	cloexec, err := sys.CloseOnExec(n)
 	if err != nil {
-		return nil, fmt.Errorf("%s=%d: %w", HandoverVariable, n, err)
+		return nil, lost("%s=%d: %w", HandoverVariable, n, err)
 	}
 	if cloexec {
-		return nil, fmt.Errorf("%s=%d is close-on-exec, so it was not passed: left alone", HandoverVariable, n)
+		return nil, lost("%s=%d is close-on-exec, so it was not passed: left alone", HandoverVariable, n)
 	}
 	bundle, err := own(n, HandoverVariable)
 	if err != nil {
@@ -46,7 +46,7 @@ func takeHandover(value string) ([]Descriptor, error) {
 	}
 	entries, err := fdstore.ReadBundle(bundle.FD)
 	if err != nil {
-		return []Descriptor{bundle}, fmt.Errorf("%s=%d: %w", HandoverVariable, n, err)
+		return []Descriptor{bundle}, lost("%s=%d: %w", HandoverVariable, n, err)
 	}
 	defer bundle.FD.Close()
 	descriptors := make([]Descriptor, len(entries))

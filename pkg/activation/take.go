@@ -32,6 +32,18 @@ const Unknown = "unknown"
 // value is a descriptor number.
 const HandoverVariable = "SUPERVISOR_HANDOVER"
 
+// ErrLost marks an error of [Take] by which something that was announced to this process is missing.
+var ErrLost = errors.New("something that was passed is missing")
+
+// lostError is [ErrLost] without its words.
+type lostError struct{ error }
+
+func (lostError) Is(target error) bool { return target == ErrLost }
+
+func (e lostError) Unwrap() error { return e.error }
+
+func lost(format string, args ...any) error { return lostError{fmt.Errorf(format, args...)} }
+
 const (
 	firstListenFD = 3
 	// maxListenFDs is the kernel's default ceiling for descriptor numbers (fs.nr_open): a larger LISTEN_FDS is a lie.
@@ -60,7 +72,8 @@ type Result struct {
 
 // Take takes ownership of all descriptors that were passed to this process, makes them close-on-exec, and removes the
 // variables that announced them from the environment, so that no child takes them for its own. Each impossible thing
-// is one error; whatever was really passed is returned all the same. Call it once, before anything opens descriptors
+// is one error; whatever was really passed is returned all the same. An error that is [ErrLost] means that something is
+// missing; the others are warnings, such as a LISTEN_PID from which follows that nothing was passed to this process. Call it once, before anything opens descriptors
 // that it does not make close-on-exec.
 func Take() (Result, []error) {
 	return environment{
@@ -125,12 +138,12 @@ func (e environment) listenFDs() ([]Descriptor, []error) {
 	if !ok {
 		return nil, nil
 	}
-	count, err := strconv.Atoi(value)
-	if err != nil || count < 0 {
-		return nil, []error{fmt.Errorf("LISTEN_FDS=%q is not a number of descriptors: none is taken", value)}
-	}
 	if err := e.checkPID(); err != nil {
 		return nil, []error{err}
+	}
+	count, err := strconv.Atoi(value)
+	if err != nil || count < 0 {
+		return nil, []error{lost("LISTEN_FDS=%q is not a number of descriptors: none is taken", value)}
 	}
 	var errs []error
 	if err := e.checkPidfdID(); err != nil {
@@ -152,7 +165,7 @@ func (e environment) checkPID() error {
 	}
 	pid, err := strconv.Atoi(value)
 	if err != nil || pid <= 0 {
-		return fmt.Errorf("LISTEN_PID=%q is not a process id: no descriptor is taken", value)
+		return lost("LISTEN_PID=%q is not a process id: no descriptor is taken", value)
 	}
 	if pid != e.pid {
 		return fmt.Errorf("LISTEN_PID=%d is not this process, %d: no descriptor is taken", pid, e.pid)
@@ -193,7 +206,7 @@ func takeRange(first, count int, names []string) ([]Descriptor, []error) {
 			continue
 		}
 		if cloexec {
-			errs = append(errs, fmt.Errorf("descriptor %d of LISTEN_FDS=%d is close-on-exec, so it was not passed: left alone", n, count))
+			errs = append(errs, lost("descriptor %d of LISTEN_FDS=%d is close-on-exec, so it was not passed: left alone", n, count))
 			continue
 		}
 		name := Unknown
@@ -236,5 +249,5 @@ func missingError(count int, missing []int) error {
 	if more := len(missing) + max(count-maxListenFDs, 0) - len(list); more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
-	return fmt.Errorf("LISTEN_FDS=%d, but not open: %s: %w", count, text, syscall.EBADF)
+	return lost("LISTEN_FDS=%d, but not open: %s: %w", count, text, syscall.EBADF)
 }

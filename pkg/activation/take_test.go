@@ -1,6 +1,7 @@
 package activation_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -61,13 +62,14 @@ func TestTakeCore(t *testing.T) {
 		{"unnamed", "LISTEN_PID=4711 LISTEN_FDS=2", 2, []string{"unknown", "unknown"}, nil},
 		{"empty name", "LISTEN_PID=4711 LISTEN_FDS=1 LISTEN_FDNAMES=", 1, []string{""}, nil},
 		{"no pid", "LISTEN_FDS=2", 2, []string{}, []string{"without LISTEN_PID"}},
+		{"wrong pid, garbage count", "LISTEN_PID=1 LISTEN_FDS=two", 2, []string{}, []string{"LISTEN_PID=1 is not this process, 4711"}},
 		{"wrong pid", "LISTEN_PID=1 LISTEN_FDS=2", 2, []string{}, []string{"LISTEN_PID=1 is not this process, 4711"}},
-		{"garbage pid", "LISTEN_PID=x LISTEN_FDS=2", 2, []string{}, []string{`LISTEN_PID="x" is not a process id`}},
-		{"garbage count", "LISTEN_PID=4711 LISTEN_FDS=two", 2, []string{}, []string{`LISTEN_FDS="two" is not a number`}},
-		{"negative count", "LISTEN_PID=4711 LISTEN_FDS=-1", 2, []string{}, []string{`LISTEN_FDS="-1" is not a number`}},
-		{"count beyond", "LISTEN_PID=4711 LISTEN_FDS=3 LISTEN_FDNAMES=a:b:c", 1, []string{"a"}, []string{"not open: 701, 702: bad file descriptor"}},
-		{"absurd count", "LISTEN_PID=4711 LISTEN_FDS=2000000000", 2, []string{"unknown", "unknown"}, []string{"and 1999999990 more"}},
-		{"overflowing count", "LISTEN_PID=4711 LISTEN_FDS=99999999999999999999", 2, []string{}, []string{"is not a number"}},
+		{"garbage pid", "LISTEN_PID=x LISTEN_FDS=2", 2, []string{}, []string{`!LISTEN_PID="x" is not a process id`}},
+		{"garbage count", "LISTEN_PID=4711 LISTEN_FDS=two", 2, []string{}, []string{`!LISTEN_FDS="two" is not a number`}},
+		{"negative count", "LISTEN_PID=4711 LISTEN_FDS=-1", 2, []string{}, []string{`!LISTEN_FDS="-1" is not a number`}},
+		{"count beyond", "LISTEN_PID=4711 LISTEN_FDS=3 LISTEN_FDNAMES=a:b:c", 1, []string{"a"}, []string{"!not open: 701, 702: bad file descriptor"}},
+		{"absurd count", "LISTEN_PID=4711 LISTEN_FDS=2000000000", 2, []string{"unknown", "unknown"}, []string{"!and 1999999990 more"}},
+		{"overflowing count", "LISTEN_PID=4711 LISTEN_FDS=99999999999999999999", 2, []string{}, []string{"!is not a number"}},
 		{"too few names", "LISTEN_PID=4711 LISTEN_FDS=2 LISTEN_FDNAMES=a", 2, []string{"unknown", "unknown"}, []string{"1 names for 2 descriptors"}},
 		{"too many names", "LISTEN_PID=4711 LISTEN_FDS=1 LISTEN_FDNAMES=a:b", 1, []string{"unknown"}, []string{"2 names for 1 descriptors"}},
 		{"instance with colon", "LISTEN_PID=4711 LISTEN_FDS=3 LISTEN_FDNAMES=tp@a:b.socket:tp@c.socket:supervisor.state", 3,
@@ -75,8 +77,8 @@ func TestTakeCore(t *testing.T) {
 		{"stale pidfd id", "LISTEN_PID=4711 LISTEN_FDS=1 LISTEN_PIDFDID=98", 1, []string{"unknown"}, []string{"LISTEN_PIDFDID=98 is not this process, 99"}},
 		{"garbage pidfd id", "LISTEN_PID=4711 LISTEN_FDS=1 LISTEN_PIDFDID=x", 1, []string{"unknown"}, []string{`LISTEN_PIDFDID="x"`}},
 		{"garbage store size", "FDSTORE=many", 0, []string{}, []string{`FDSTORE="many"`}},
-		{"garbage handover", "SUPERVISOR_HANDOVER=1", 0, []string{}, []string{`SUPERVISOR_HANDOVER="1" is not a descriptor`}},
-		{"closed handover", "SUPERVISOR_HANDOVER=900", 0, []string{}, []string{"SUPERVISOR_HANDOVER=900"}},
+		{"garbage handover", "SUPERVISOR_HANDOVER=1", 0, []string{}, []string{`!SUPERVISOR_HANDOVER="1" is not a descriptor`}},
+		{"closed handover", "SUPERVISOR_HANDOVER=900", 0, []string{}, []string{"!SUPERVISOR_HANDOVER=900"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			fd := listener(t)
@@ -99,8 +101,9 @@ func TestTakeCore(t *testing.T) {
 				t.Fatalf("errors: %v", errs)
 			}
 			for i, err := range errs {
-				if !strings.Contains(err.Error(), tt.errors[i]) {
-					t.Errorf("error %q, want %q in it", err, tt.errors[i])
+				want, lost := strings.CutPrefix(tt.errors[i], "!")
+				if !strings.Contains(err.Error(), want) || errors.Is(err, activation.ErrLost) != lost {
+					t.Errorf("error %q, want %q in it, and something lost: %v", err, want, lost)
 				}
 			}
 			if len(env) != 0 {
