@@ -2,6 +2,7 @@ package graceful
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -80,6 +81,7 @@ func (s *httpService) serve() error {
 func (s *httpService) begin() { s.draining.Store(true) }
 
 // drain waits for the requests that are served, that are to come on new connections, and that may come on idle ones.
+// The server's own SetKeepAlivesEnabled and Shutdown would close connections that are new for more than 5 s.
 func (s *httpService) drain(ctx context.Context) error {
 	idle, grace := time.NewTimer(s.options.Idle), time.NewTimer(s.options.Grace)
 	defer idle.Stop()
@@ -90,15 +92,16 @@ func (s *httpService) drain(ctx context.Context) error {
 		case <-s.changed:
 		case <-idle.C:
 			waitIdle = false
-			// What is answered from now on does not become idle again. This closes the idle ones.
-			s.server.SetKeepAlivesEnabled(false)
 		case <-grace.C:
 			waitNew = false
-			s.closeNew()
 		case <-ctx.Done():
-			n := s.busy(true, false)
-			s.server.Close()
-			return fmt.Errorf("%d connections of %s were cut: the time to drain is over", n, s.listener.Addr())
+			return s.cut()
+		}
+		if !waitIdle {
+			s.close(func(c net.Conn, state http.ConnState) bool { return state == http.StateIdle && !s.multiplexed(c) })
+		}
+		if !waitNew {
+			s.close(func(_ net.Conn, state http.ConnState) bool { return state == http.StateNew })
 		}
 	}
 	return s.shutdown(ctx)
@@ -117,30 +120,57 @@ func (s *httpService) busy(waitNew, waitIdle bool) int {
 	return n
 }
 
-// closeNew closes what never sent a request: Shutdown would wait for it.
-func (s *httpService) closeNew() {
+// close closes the connections that which selects.
+func (s *httpService) close(which func(c net.Conn, state http.ConnState) bool) {
 	s.mu.Lock()
-	var silent []net.Conn
+	var list []net.Conn
 	for c, state := range s.conns {
-		if state == http.StateNew {
-			silent = append(silent, c)
+		if which(c, state) {
+			list = append(list, c)
 		}
 	}
 	s.mu.Unlock()
-	for _, c := range silent {
+	for _, c := range list {
 		c.Close()
 	}
 }
 
-// goodbye bounds the Shutdown of connections on which nothing is under way.
+// multiplexed tells whether c may speak HTTP/2, in which nothing is closed without the GOAWAY that Shutdown sends.
+func (s *httpService) multiplexed(c net.Conn) bool {
+	if t, ok := c.(*tls.Conn); ok {
+		return t.ConnectionState().NegotiatedProtocol == "h2"
+	}
+	return s.server.Protocols != nil && s.server.Protocols.UnencryptedHTTP2()
+}
+
+// goodbye is how long connections on which nothing is under way are given to end by themselves.
 const goodbye = time.Second
 
+// shutdown ends what is idle, and waits for requests that came at the last moment.
 func (s *httpService) shutdown(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, goodbye)
+	patience, cancel := context.WithTimeout(ctx, goodbye)
 	defer cancel()
-	if err := s.server.Shutdown(ctx); err != nil && !closed(err) {
-		// HTTP/2 clients that ignore GOAWAY keep Shutdown waiting.
-		s.server.Close()
+	if err := s.server.Shutdown(patience); err == nil || closed(err) {
+		return nil
 	}
+	for s.busy(false, false) > 0 {
+		select {
+		case <-s.changed:
+		case <-ctx.Done():
+			return s.cut()
+		}
+	}
+	// HTTP/2 clients that ignore GOAWAY keep Shutdown waiting.
+	s.server.Close()
 	return nil
+}
+
+// cut closes everything and says what was lost by that.
+func (s *httpService) cut() error {
+	n := s.busy(true, false)
+	s.server.Close()
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d connections of %s were cut: the time to drain is over", n, s.listener.Addr())
 }
