@@ -78,6 +78,13 @@ func (s *Store) Len() int {
 	return s.count
 }
 
+// Count returns the number of entries that the store holds under name as far as this process knows.
+func (s *Store) Count(name string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.names[name])
+}
+
 // Adopt accounts for the borrowed descriptor fd that systemd passed at start under name and therefore holds already.
 // It sends nothing.
 func (s *Store) Adopt(name string, fd int) {

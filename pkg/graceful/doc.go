@@ -15,22 +15,26 @@
 //	}
 //
 // The same program runs under the supervisor, under a plain systemd service with
-// socket activation, and by hand: a socket that nobody passed is bound.
+// socket activation, and by hand: where nothing was passed the sockets are bound. A
+// listening socket that was passed and is not served is an error, because its
+// clients would wait for ever; under the supervisor, which looks itself, it is closed.
 //
 // # The order of a drain
 //
 // SIGTERM, SIGINT or the end of Run's context begin it:
 //
-//  1. STOPPING=1; the listeners are closed. Other holders of the sockets (the next
+//  1. The listeners are closed; STOPPING=1. Other holders of the sockets (the next
 //     generation, the supervisor, systemd) keep them, so that nothing is refused.
+//     A manager that does not read its messages delays nothing.
 //  2. What was accepted is served, also where the request is still to come:
 //     [http.Server.Shutdown] would close such connections (Go 1.25 and later even
 //     after it has read the request, golang/go#75591), so it is not called yet.
 //     Answers say Connection: close, in HTTP/2 they bring GOAWAY.
 //  3. Connections that were idle have [Options].Idle for one more request, then
-//     they are closed; those that have never sent one have [Options].Grace.
+//     they are closed; those that have never sent one have [Options].Grace, however
+//     old they are. Each listener drains for itself.
 //  4. Shutdown, and Run returns. [Options].Timeout bounds all of it, and a second
-//     signal ends it at once.
+//     signal ends it at once. Requests that are cut by that are an error of Run.
 //
 // A signal between two generations that share a socket costs nothing then. What
 // remains is HTTP/1.1's own race: a request that a client sends on a kept

@@ -3,7 +3,6 @@ package graceful_test
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -121,93 +120,6 @@ func TestRunsOnItsOwn(t *testing.T) {
 	}
 }
 
-// TestDrainWaits checks which connections a drain waits for, and for how long.
-func TestDrainWaits(t *testing.T) {
-	const idle, grace, timeout = 150 * time.Millisecond, 400 * time.Millisecond, 900 * time.Millisecond
-	const request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-	tests := map[string]struct {
-		sent   string // before the drain
-		during string // after it began
-		least  time.Duration
-		most   time.Duration
-		answer string
-		fails  bool
-	}{
-		"nothing sent":       {"", "", grace, timeout, "", false},
-		"sent late":          {"", request, 0, grace, "200 OK", false},
-		"half a request":     {"GET / HTTP/1.1\r\n", "Host: x\r\n\r\n", 0, grace, "200 OK", false},
-		"idle":               {request, "", idle, grace, "200 OK", false},
-		"idle, asks again":   {request, request, 0, idle, "200 OK", false},
-		"handler takes time": {"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n", "", 200 * time.Millisecond, timeout, "200 OK", false},
-		"handler never ends": {"GET /never HTTP/1.1\r\nHost: x\r\n\r\n", "", timeout, 10 * timeout, "", true},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			w, err := graceful.New(graceful.Options{Idle: idle, Grace: grace, Timeout: timeout})
-			if err != nil {
-				t.Fatal(err)
-			}
-			l, err := w.Listen("web", "tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			accepted, handled := make(chan bool, 1), make(chan bool, 4)
-			hook := func(_ net.Conn, state http.ConnState) {
-				if state == http.StateNew {
-					accepted <- true
-				}
-			}
-			w.HTTP(l, &http.Server{ConnState: hook, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-				handled <- true
-				switch r.URL.Path {
-				case "/slow":
-					time.Sleep(300 * time.Millisecond)
-				case "/never":
-					<-r.Context().Done()
-				}
-			})})
-			ctx, cancel := context.WithCancel(context.Background())
-			ended := make(chan error, 1)
-			go func() { ended <- w.Run(ctx) }()
-			c, err := net.Dial("tcp", l.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			if _, err := io.WriteString(c, test.sent); err != nil {
-				t.Fatal(err)
-			}
-			if test.sent == request {
-				if _, err := c.Read(make([]byte, 4096)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			<-accepted
-			if strings.HasSuffix(test.sent, "\r\n\r\n") {
-				<-handled
-			}
-			begun := time.Now()
-			cancel()
-			<-w.Draining()
-			if _, err := io.WriteString(c, test.during); err != nil {
-				t.Fatal(err)
-			}
-			answer, _ := io.ReadAll(c)
-			err = <-ended
-			took := time.Since(begun)
-			if (err != nil) != test.fails || took < test.least || took > test.most {
-				t.Errorf("drained in %v, want %v to %v: %v", took, test.least, test.most, err)
-			}
-			if test.during+test.answer != "" && test.sent+test.during != request && !strings.Contains(string(answer), test.answer) {
-				t.Errorf("answer %q", answer)
-			}
-			if test.during != "" && !strings.Contains(string(answer), "Connection: close") {
-				t.Errorf("answer without a goodbye: %q", answer)
-			}
-		})
-	}
-}
-
 func TestStateReachesTheNextGeneration(t *testing.T) {
 	m := fdstoretest.New(t)
 	for i := range 3 {
@@ -262,19 +174,130 @@ func TestClaim(t *testing.T) {
 				passedAs = "app.socket"
 			}
 			m.AddSocketUnit(t, passedAs, web.Num())
-			g := start(t, m, "http", "NETWORK=tcp", "ADDRESS="+address)
+			g := start(t, m, "http", "NETWORK=tcp", "ADDRESS="+address, "LEAVE=other")
 			resp, err := http.Get("http://" + webInfo.Address)
 			if err != nil {
 				t.Fatal(err)
 			}
 			resp.Body.Close()
 			http.DefaultClient.CloseIdleConnections()
-			// What nobody asked for is not held.
 			if open := socketInodes(t, g.pid); slices.Contains(open, otherInfo.Inode) || !slices.Contains(open, webInfo.Inode) {
 				t.Errorf("the worker holds %v, want %d and not %d", open, webInfo.Inode, otherInfo.Inode)
 			}
 		})
 	}
+}
+
+// TestUnclaimedSockets: a program that is ready, but does not listen where its clients connect, would hang them.
+func TestUnclaimedSockets(t *testing.T) {
+	one, oneInfo := open(t, sys.ListenSpec{Network: "tcp", Host: "127.0.0.1"})
+	two, twoInfo := open(t, sys.ListenSpec{Network: "tcp", Host: "127.0.0.1"})
+	t.Run("none of that name", func(t *testing.T) {
+		m := fdstoretest.New(t)
+		m.AddSocketUnit(t, "hello.socket", one.Num())
+		said := fail(t, m, "http", "NETWORK=tcp", "ADDRESS=127.0.0.1:0")
+		for _, want := range []string{"listen as web", `"hello.socket" (` + oneInfo.Address + ")"} {
+			if !strings.Contains(said, want) {
+				t.Errorf("it says %q, want %q in it", said, want)
+			}
+		}
+	})
+	t.Run("one of two of a name", func(t *testing.T) {
+		m := fdstoretest.New(t)
+		m.AddSocketUnit(t, "web.socket", one.Num())
+		m.AddSocketUnit(t, "web.socket", two.Num())
+		said := fail(t, m, "http", "NETWORK=tcp", "ADDRESS=127.0.0.1:0")
+		if !strings.Contains(said, `wait for ever: "web.socket" (`+twoInfo.Address+")") {
+			t.Errorf("it says %q", said)
+		}
+	})
+	t.Run("both of a name", func(t *testing.T) {
+		m := fdstoretest.New(t)
+		m.AddSocketUnit(t, "web.socket", one.Num())
+		m.AddSocketUnit(t, "web.socket", two.Num())
+		start(t, m, "twice")
+	})
+	t.Run("one passed, one bound", func(t *testing.T) {
+		m := fdstoretest.New(t)
+		m.AddSocketUnit(t, "web.socket", one.Num())
+		start(t, m, "twice", "ADDRESS=127.0.0.1:0")
+	})
+	t.Run("given up, under the supervisor", func(t *testing.T) {
+		m := fdstoretest.New(t)
+		m.AddSocketUnit(t, "old", one.Num())
+		m.AddSocketUnit(t, "web", two.Num())
+		start(t, m, "http", "NETWORK=tcp", "ADDRESS=127.0.0.1:0", "SUPERVISOR_GENERATION=web/2")
+	})
+}
+
+// TestSecondStartByHand finds the path of a Unix socket that the start before left.
+func TestSecondStartByHand(t *testing.T) {
+	for _, network := range []string{"unix", "unixpacket", "unixgram"} {
+		t.Run(network, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "s")
+			for range 2 {
+				w, err := graceful.New(graceful.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				listen := func() error {
+					if network == "unixgram" {
+						_, err := w.ListenPacket("web", network, path)
+						return err
+					}
+					_, err := w.Listen("web", network, path)
+					return err
+				}
+				if err := listen(); err != nil {
+					t.Error(err)
+				}
+				if err := listen(); err == nil {
+					t.Error("a living socket was replaced")
+				}
+				ctx, cancel := context.WithCancel(context.Background())
+				cancel()
+				if err := w.Run(ctx); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// TestOddEnvironment: only what is missing keeps a server from starting.
+func TestOddEnvironment(t *testing.T) {
+	pid := strconv.Itoa(os.Getpid())
+	tests := map[string]map[string]string{
+		"inherited from another process": {"LISTEN_FDS": "3", "LISTEN_PID": "1"},
+		"without a process":              {"LISTEN_FDS": "3"},
+		"another pidfd":                  {"LISTEN_FDS": "0", "LISTEN_PID": pid, "LISTEN_PIDFDID": "1"},
+		"odd store":                      {"FDSTORE": "many"},
+		"odd notify socket":              {"NOTIFY_SOCKET": "vsock:2:1"},
+	}
+	for name, env := range tests {
+		t.Run(name, func(t *testing.T) {
+			for key, value := range env {
+				t.Setenv(key, value)
+			}
+			w, err := graceful.New(graceful.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(w.Warnings()) != 1 {
+				t.Errorf("warnings: %v", w.Warnings())
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			if err := w.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("not open", func(t *testing.T) {
+		if said := fail(t, fdstoretest.New(t), "http", "LISTEN_FDS=100000"); !strings.Contains(said, "not open") {
+			t.Errorf("it says %q", said)
+		}
+	})
 }
 
 func socketInodes(t *testing.T, pid int) []uint64 {

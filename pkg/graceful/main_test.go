@@ -3,6 +3,7 @@ package graceful_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -51,6 +52,10 @@ func child(role string) error {
 		return childNaive(w)
 	case "state":
 		err = childState(w)
+	case "twice":
+		err = childTwice(w)
+	case "keep":
+		err = childKeep(w)
 	default:
 		err = fmt.Errorf("unknown role %s", role)
 	}
@@ -64,6 +69,9 @@ func childHTTP(w *graceful.Worker) error {
 	l, err := w.Listen("web", os.Getenv("NETWORK"), os.Getenv("ADDRESS"))
 	if err != nil {
 		return err
+	}
+	if f := w.File(os.Getenv("LEAVE")); f != nil {
+		f.Close()
 	}
 	w.HTTP(l, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if ms, err := strconv.Atoi(r.URL.Query().Get("ms")); err == nil {
@@ -148,14 +156,69 @@ func childState(w *graceful.Worker) error {
 	return w.Status("generation " + strconv.Itoa(n+1))
 }
 
+// childTwice listens on two sockets of one name.
+func childTwice(w *graceful.Worker) error {
+	for range 2 {
+		l, err := w.Listen("web", "tcp", os.Getenv("ADDRESS"))
+		if err != nil {
+			return err
+		}
+		w.HTTP(l, &http.Server{Handler: http.NotFoundHandler()})
+	}
+	return nil
+}
+
+// childKeep says what came of its wish.
+func childKeep(w *graceful.Worker) error {
+	err := w.Keep(os.Getenv("KEEP"), []byte("new"))
+	return w.Status(fmt.Sprintf("kept: %v", err))
+}
+
+// fail runs a child that must not become ready, and returns what it says.
+func fail(t *testing.T, m *fdstoretest.Manager, role string, env ...string) string {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	pid := spawn(t, m, role, w.Fd(), env)
+	w.Close()
+	g := &generation{pid: pid}
+	defer g.stop(t, syscall.SIGKILL)
+	if err := r.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	said, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatalf("the worker goes on: %v", err)
+	}
+	if status := g.stop(t, 0); status.ExitStatus() != 1 {
+		t.Errorf("it ended with status %d", status.ExitStatus())
+	}
+	return string(said)
+}
+
 // generation is a child that runs.
 type generation struct{ pid int }
 
 // start runs a child that gets what the manager passes, and waits until it is ready.
 func start(t *testing.T, m *fdstoretest.Manager, role string, env ...string) *generation {
 	t.Helper()
+	g := &generation{pid: spawn(t, m, role, 2, env)}
+	t.Cleanup(func() { g.stop(t, syscall.SIGKILL) })
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := m.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func spawn(t *testing.T, m *fdstoretest.Manager, role string, stderr uintptr, env []string) int {
+	t.Helper()
 	more, passed := m.Environment()
-	files := []uintptr{0, 1, 2}
+	files := []uintptr{0, 1, stderr}
 	for _, fd := range passed {
 		files = append(files, uintptr(fd))
 	}
@@ -164,14 +227,7 @@ func start(t *testing.T, m *fdstoretest.Manager, role string, env ...string) *ge
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &generation{pid: pid}
-	t.Cleanup(func() { g.stop(t, syscall.SIGKILL) })
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	if err := m.WaitReady(ctx); err != nil {
-		t.Fatal(err)
-	}
-	return g
+	return pid
 }
 
 // stop signals the child, once, and returns its status.

@@ -25,7 +25,9 @@ type socket struct {
 
 // Listen returns the listener that was passed under name (LISTEN_FDNAMES; the name of a .socket unit counts with and
 // without its suffix), else one that was passed for the same address, else it binds network and address as
-// [net.Listen] does. Each call takes another one. A drain closes the listener; do not close it yourself.
+// [net.Listen] does. Each call takes another one, so that a unit with two ListenStream= needs two calls. While passed
+// listeners are left it is an error that none of them is meant: what is not passed is asked for last. A drain closes the
+// listener; do not close it yourself.
 func (w *Worker) Listen(name, network, address string) (net.Listener, error) {
 	fd, err := w.claim(name, network, address, true)
 	if err != nil {
@@ -54,7 +56,7 @@ func (w *Worker) ListenPacket(name, network, address string) (net.PacketConn, er
 	if fd != nil {
 		c, err = withFile(fd, net.FilePacketConn)
 	} else {
-		c, err = net.ListenPacket(network, address)
+		c, err = bindPacket(network, address)
 	}
 	if err != nil {
 		fd.Close()
@@ -65,16 +67,29 @@ func (w *Worker) ListenPacket(name, network, address string) (net.PacketConn, er
 
 // bind does not remove the path of a Unix socket when it is closed: the next generation may listen on the same socket.
 func bind(network, address string) (net.Listener, error) {
-	if network == "unix" && !strings.HasPrefix(address, "@") {
-		if err := sys.RemoveStaleSocket(address); err != nil {
-			return nil, err
-		}
+	if err := removeStale(network, address); err != nil {
+		return nil, err
 	}
 	l, err := net.Listen(network, address)
 	if u, ok := l.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false)
 	}
 	return l, err
+}
+
+func bindPacket(network, address string) (net.PacketConn, error) {
+	if err := removeStale(network, address); err != nil {
+		return nil, err
+	}
+	return net.ListenPacket(network, address)
+}
+
+// removeStale removes the path of a Unix socket that nobody has open any more.
+func removeStale(network, address string) error {
+	if !strings.HasPrefix(network, "unix") || address == "" || address[0] == '@' {
+		return nil
+	}
+	return sys.RemoveStaleSocket(address)
 }
 
 // withFile lends the net package a duplicate of fd, of which it makes one more for itself.
@@ -109,7 +124,7 @@ func (w *Worker) hold(user io.Closer, fd *sys.FD, stream bool) error {
 	return nil
 }
 
-// claim takes the descriptor out of what was passed; nil if there is none. The caller closes it.
+// claim takes the descriptor out of what was passed; nil if there is none to be taken. The caller closes it.
 func (w *Worker) claim(name, network, address string, stream bool) (*sys.FD, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -136,10 +151,37 @@ func (w *Worker) claim(name, network, address string, stream bool) (*sys.FD, err
 	if otherKind >= 0 {
 		return nil, fmt.Errorf("what was passed as %s is not a %s", w.passed[otherKind].Name, kindName(stream))
 	}
-	if byAddress < 0 {
-		return nil, nil
+	if byAddress >= 0 {
+		return w.remove(byAddress), nil
 	}
-	return w.remove(byAddress), nil
+	if left := w.unclaimed(); stream && left != "" {
+		return nil, fmt.Errorf("of the sockets that were passed and not yet taken, none has this name or the address %s: %s", address, left)
+	}
+	return nil, nil
+}
+
+// unclaimed lists the listeners that were passed and that nobody took; w.mu is held. The supervisor looks itself at what
+// a worker listens on, and closes what a new version of it has given up.
+func (w *Worker) unclaimed() string {
+	if os.Getenv("SUPERVISOR_GENERATION") != "" {
+		return ""
+	}
+	var list []string
+	for _, d := range w.passed {
+		if info, err := sys.Inspect(d.FD.Num()); err == nil && info.Listening {
+			list = append(list, fmt.Sprintf("%q (%s)", d.Name, info.Address))
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+func (w *Worker) checkClaimed() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if left := w.unclaimed(); left != "" {
+		return fmt.Errorf("sockets were passed that the program does not listen on, so that their clients would wait for ever: %s", left)
+	}
+	return nil
 }
 
 func kindName(stream bool) string {
@@ -176,6 +218,14 @@ func (w *Worker) closeSockets(streams bool) {
 		}
 		s.fd.Close()
 	}
+}
+
+// closeUnserved closes everything before anything was served.
+func (w *Worker) closeUnserved() {
+	if w.getsocks != nil {
+		w.getsocks.server.Close()
+	}
+	w.closeSockets(false)
 }
 
 func (w *Worker) closePassed() {

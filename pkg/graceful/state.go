@@ -1,6 +1,7 @@
 package graceful
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -16,24 +17,72 @@ import (
 // ErrNoManager says that nobody started this process who would keep something for the next generation.
 var ErrNoManager = fdstore.ErrNoNotifySocket
 
-// maxState is the largest blob that State reads, in bytes.
-const maxState = 64 << 20
+const (
+	// maxState is the largest blob that is kept and read, in bytes.
+	maxState = 64 << 20
+	// nextSuffix is that of the name of a new blob while the old one is still stored.
+	nextSuffix = ".next"
+)
 
-// Keep stores data under name for the next generation, in the place of what was kept under that name before. A
-// generation that runs already does not see it.
+// Keep stores data, at most 64 MiB, under name for the next generation, in the place of what was kept under that name
+// before; one of the two is stored at any moment. A generation that runs already does not see it. systemd before 254
+// does not tell whether the unit has a store (FileDescriptorStoreMax=): then nothing may be kept without an error.
 func (w *Worker) Keep(name string, data []byte) error {
 	if w.store == nil {
 		return fmt.Errorf("keep %s: %w", name, ErrNoManager)
 	}
-	memfd, err := sys.SealedMemfd(name, data)
+	if err := fdstore.ValidName(name + nextSuffix); err != nil {
+		return fmt.Errorf("keep %s: %w", name, err)
+	}
+	if len(data) > maxState {
+		return fmt.Errorf("keep %s: %d bytes are more than the %d that State reads", name, len(data), maxState)
+	}
+	memfd, err := sys.SealedMemfd("state", data)
 	if err != nil {
 		return fmt.Errorf("keep %s: %w", name, err)
 	}
 	defer memfd.Close()
-	return w.keep(name, memfd)
+	w.keeping.Lock()
+	defer w.keeping.Unlock()
+	if err := w.keepNext(name, memfd); err != nil {
+		return fmt.Errorf("keep %s: %w", name, err)
+	}
+	if err := w.keep(name, memfd); err != nil {
+		return err
+	}
+	return w.dropNext(name)
 }
 
-// KeepConn stores a duplicate of c's socket under name, in the place of what was kept under that name before.
+// keepNext stores memfd beside what is kept under name, if anything is and the store has room.
+func (w *Worker) keepNext(name string, memfd *sys.FD) error {
+	next := name + nextSuffix
+	if w.store.Count(name) > 0 {
+		if err := w.dropNext(name); err != nil {
+			return err
+		}
+	} else if w.store.Count(next) == 0 {
+		return nil
+	}
+	again, err := sys.Reopen(memfd.Num())
+	if err != nil {
+		return err
+	}
+	defer again.Close()
+	if err := w.store.Add(next, again.Num(), false); !errors.Is(err, fdstore.ErrFull) {
+		return err
+	}
+	return nil
+}
+
+func (w *Worker) dropNext(name string) error {
+	if w.store.Count(name+nextSuffix) == 0 {
+		return nil
+	}
+	return w.store.Remove(name + nextSuffix)
+}
+
+// KeepConn stores a duplicate of c's socket under name, in the place of what was kept under that name before, which is
+// gone also if that fails.
 func (w *Worker) KeepConn(name string, c syscall.Conn) error {
 	if w.store == nil {
 		return fmt.Errorf("keep %s: %w", name, ErrNoManager)
@@ -43,7 +92,21 @@ func (w *Worker) KeepConn(name string, c syscall.Conn) error {
 		return fmt.Errorf("keep %s: %w", name, err)
 	}
 	defer fd.Close()
+	w.keeping.Lock()
+	defer w.keeping.Unlock()
 	return w.keep(name, fd)
+}
+
+// accountStored tells the store what is in it, as far as that can be told: a unit passes listeners, and sockets
+// for datagrams, which take no room there.
+func (w *Worker) accountStored(limit int) {
+	w.store.SetMax(limit)
+	for _, d := range w.passed {
+		info, err := sys.Inspect(d.FD.Num())
+		if d.Kind == activation.KindMemfd || err == nil && info.Stream() && !info.Listening {
+			w.store.Adopt(d.Name, d.FD.Num())
+		}
+	}
 }
 
 func (w *Worker) keep(name string, fd *sys.FD) error {
@@ -61,20 +124,28 @@ func (w *Worker) Forget(name string) error {
 	if w.store == nil {
 		return nil
 	}
-	return w.store.Remove(name)
+	w.keeping.Lock()
+	defer w.keeping.Unlock()
+	if err := w.store.Remove(name); err != nil {
+		return err
+	}
+	return w.dropNext(name)
 }
 
 // State returns the blob that an earlier generation kept under name, or [fs.ErrNotExist]. It can be read until Run.
 func (w *Worker) State(name string) ([]byte, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, d := range w.passed {
-		if d.Name == name && d.Kind == activation.KindMemfd {
-			data, err := sys.ReadMemfd(d.FD.Num(), maxState)
-			if err != nil {
-				return nil, fmt.Errorf("read state %s: %w", name, err)
+	// Under the second name is what a generation kept that was killed in the middle.
+	for _, stored := range []string{name, name + nextSuffix} {
+		for _, d := range w.passed {
+			if d.Name == stored && d.Kind == activation.KindMemfd {
+				data, err := sys.ReadMemfd(d.FD.Num(), maxState)
+				if err != nil {
+					return nil, fmt.Errorf("read state %s: %w", name, err)
+				}
+				return data, nil
 			}
-			return data, nil
 		}
 	}
 	return nil, fmt.Errorf("read state %s: %w", name, fs.ErrNotExist)
@@ -92,8 +163,14 @@ func (w *Worker) File(name string) *os.File {
 	return nil
 }
 
-// Status shows text as the state of the service; it does nothing where nobody listens.
-func (w *Worker) Status(text string) error { return w.notify("STATUS=" + text) }
+// Status shows text as the state of the service; it does nothing where nobody listens. It never waits: while the manager
+// is too busy to read, the error is [fdstore.ErrBusy].
+func (w *Worker) Status(text string) error {
+	if w.store == nil {
+		return nil
+	}
+	return w.store.TryNotify("STATUS=" + text)
+}
 
 func (w *Worker) notify(line string) error {
 	if w.store == nil {

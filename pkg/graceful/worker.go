@@ -29,6 +29,7 @@ type Options struct {
 // registered before Run.
 type Worker struct {
 	options  Options
+	warnings []error
 	store    *fdstore.Store // nil where nobody listens
 	signals  chan os.Signal
 	draining chan struct{}
@@ -38,7 +39,11 @@ type Worker struct {
 	sockets  []*socket
 	services []service
 	getsocks *getsocksService
+	keeping  sync.Mutex
 }
+
+// notifyTimeout bounds how long a message waits for a manager that does not read.
+const notifyTimeout = time.Second
 
 // service is something that Run runs. serve returns after its socket was closed or its drain began; then drain ends
 // what it has left within ctx.
@@ -49,24 +54,34 @@ type service interface {
 }
 
 // New takes over what was passed to this process (LISTEN_FDS) and the signals that stop it. Call it first in main, and
-// once. Something wrong in what was passed is an error: a server that went on without its sockets would bind others.
+// once. It is an error if something that was passed is missing: a server that went on without its sockets would bind
+// others. What is only odd is in [Worker.Warnings].
 func New(o Options) (*Worker, error) {
 	setDefault(&o.Grace, 5*time.Second)
 	setDefault(&o.Idle, time.Second)
 	setDefault(&o.Timeout, 25*time.Second)
 	w := &Worker{options: o, signals: make(chan os.Signal, 2), draining: make(chan struct{})}
-	passed, errs := activation.Take()
+	passed, problems := activation.Take()
 	w.passed = passed.Descriptors
-	store, err := fdstore.Open(os.Getenv("NOTIFY_SOCKET"))
-	switch {
-	case err == nil:
-		w.store = store
-	case !errors.Is(err, fdstore.ErrNoNotifySocket):
-		errs = append(errs, err)
+	var lost []error
+	for _, p := range problems {
+		if errors.Is(p, activation.ErrLost) {
+			lost = append(lost, p)
+		} else {
+			w.warnings = append(w.warnings, p)
+		}
 	}
-	if len(errs) > 0 {
+	if len(lost) > 0 {
 		w.closePassed()
-		return nil, fmt.Errorf("take what was passed: %w", errors.Join(errs...))
+		return nil, fmt.Errorf("take what was passed: %w", errors.Join(lost...))
+	}
+	switch store, err := fdstore.Open(os.Getenv("NOTIFY_SOCKET")); {
+	case err == nil:
+		store.SetTimeout(notifyTimeout)
+		w.store = store
+		w.accountStored(passed.StoreMax)
+	case !errors.Is(err, fdstore.ErrNoNotifySocket):
+		w.warnings = append(w.warnings, err)
 	}
 	signal.Notify(w.signals, syscall.SIGTERM, syscall.SIGINT)
 	return w, nil
@@ -78,42 +93,75 @@ func setDefault(d *time.Duration, value time.Duration) {
 	}
 }
 
+// Warnings returns what was odd in the environment that was passed, though nothing is missing; for the log. A LISTEN_PID
+// of another process, from which the variables were inherited, is such a thing: nothing was passed to this one.
+func (w *Worker) Warnings() []error { return w.warnings }
+
 // Draining is closed when the drain begins: long-lived connections may say goodbye then.
 func (w *Worker) Draining() <-chan struct{} { return w.draining }
 
 // Run serves all that was registered, says READY=1, and drains after SIGTERM or SIGINT, when ctx ends, or when
-// something cannot be served any more. It returns nil after a drain that lost nothing. Sockets that were passed and
-// that nobody asked for are closed: what connects to them would wait for ever. Run may be called once.
+// something cannot be served any more. It returns nil after a drain that lost nothing. A listening socket that was
+// passed and that no [Worker.Listen] took is an error: what connects to it would wait for ever; [Worker.File] takes one
+// that is not to be served. Everything else that nobody took is closed. Run may be called once.
 func (w *Worker) Run(ctx context.Context) error {
 	defer signal.Stop(w.signals)
+	err := w.checkClaimed()
 	w.closePassed()
-	failed := make(chan error, len(w.services)+1)
-	var serving sync.WaitGroup
-	for _, s := range w.services {
-		serving.Go(func() {
-			if err := s.serve(); err != nil && !w.isDraining() {
-				failed <- err
-			}
-		})
+	if err != nil {
+		w.closeUnserved()
+		return err
 	}
+	failed := make(chan error, len(w.services)+2)
+	serving := w.serve(failed)
 	stopGetsocks := w.startGetsocks(failed)
 	stopWatchdog := w.startWatchdog()
 	defer stopWatchdog()
-	err := w.notify("READY=1")
-	if err == nil {
-		err = w.await(ctx, failed)
-	}
+	var telling sync.WaitGroup
+	defer telling.Wait()
+	telling.Go(func() { w.tell(failed) })
+	err = w.await(ctx, failed)
+	limit, cancel := w.limit()
+	defer cancel()
 	for _, s := range w.services {
 		s.begin()
 	}
-	close(w.draining)
-	// Whoever asked for the drain knows; who does not listen any more need not.
-	_ = w.notify("STOPPING=1")
 	stopGetsocks()
 	w.closeSockets(true)
-	err = errors.Join(err, w.drain(&serving))
+	close(w.draining)
+	err = errors.Join(err, w.drain(limit, serving))
 	w.closeSockets(false)
 	return err
+}
+
+// serve starts all services. Each channel is closed when its service has stopped accepting.
+func (w *Worker) serve(failed chan<- error) (stopped []chan struct{}) {
+	for _, s := range w.services {
+		ended := make(chan struct{})
+		stopped = append(stopped, ended)
+		go func() {
+			defer close(ended)
+			if err := s.serve(); err != nil && !w.isDraining() {
+				failed <- err
+			}
+		}()
+	}
+	return stopped
+}
+
+// tell says READY=1, as long as it takes, and STOPPING=1 when the drain has begun. A manager that does not read keeps
+// nothing else from going on.
+func (w *Worker) tell(failed chan<- error) {
+	err := w.notify("READY=1")
+	for errors.Is(err, fdstore.ErrBusy) && !w.isDraining() {
+		err = w.notify("READY=1")
+	}
+	if err != nil {
+		failed <- err
+	}
+	<-w.draining
+	// Whoever asked for the drain knows; who does not listen any more need not.
+	_ = w.notify("STOPPING=1")
 }
 
 // await returns when the worker has to stop, with an error only where it was not asked to.
@@ -127,33 +175,32 @@ func (w *Worker) await(ctx context.Context, failed <-chan error) error {
 	return nil
 }
 
-// drain ends all services side by side, within the timeout or until the next signal.
-func (w *Worker) drain(serving *sync.WaitGroup) error {
+// limit is the time of a drain: it ends with the timeout or the next signal.
+func (w *Worker) limit() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(context.Background(), w.options.Timeout)
-	defer cancel()
-	ended := make(chan struct{})
-	defer close(ended)
 	go func() {
 		select {
 		case <-w.signals:
 			cancel()
-		case <-ended:
+		case <-ctx.Done():
 		}
 	}()
-	// No connection is between accept and its service once all of them have stopped accepting.
-	stopped := make(chan struct{})
-	go func() {
-		serving.Wait()
-		close(stopped)
-	}()
-	select {
-	case <-stopped:
-	case <-ctx.Done():
-	}
+	return ctx, cancel
+}
+
+// drain ends all services side by side: one that is slow costs no other its time.
+func (w *Worker) drain(ctx context.Context, stopped []chan struct{}) error {
 	errs := make([]error, len(w.services))
 	var drains sync.WaitGroup
 	for i, s := range w.services {
-		drains.Go(func() { errs[i] = s.drain(ctx) })
+		drains.Go(func() {
+			// No connection is between accept and its service once that has stopped accepting.
+			select {
+			case <-stopped[i]:
+			case <-ctx.Done():
+			}
+			errs[i] = s.drain(ctx)
+		})
 	}
 	drains.Wait()
 	return errors.Join(errs...)
