@@ -105,6 +105,24 @@ func New(t testing.TB) *Manager {
 	return m
 }
 
+// publish writes how many descriptors are stored, and how many would be, where [Manager.Use] finds it: the properties
+// NFileDescriptorStore and FileDescriptorStoreMax.
+func (m *Manager) publish() {
+	file := m.Socket + ".use"
+	if err := os.WriteFile(file+".new", fmt.Appendf(nil, "%d %d", len(m.entries), m.max), 0o600); err == nil {
+		os.Rename(file+".new", file)
+	}
+}
+
+// Use reads what the manager behind the notify socket says of its store. It may be called in another process.
+func Use(socket string) (count, limit int, ok bool) {
+	data, err := os.ReadFile(socket + ".use")
+	if err == nil {
+		_, err = fmt.Sscan(string(data), &count, &limit)
+	}
+	return count, limit, err == nil
+}
+
 // SetMax is FileDescriptorStoreMax=. Lowering it drops the oldest entries, as daemon-reload does.
 func (m *Manager) SetMax(n int) {
 	m.mu.Lock()
@@ -114,6 +132,7 @@ func (m *Manager) SetMax(n int) {
 		m.entries[0].FD.Close()
 		m.entries = m.entries[1:]
 	}
+	m.publish()
 }
 
 // AddSocketUnit duplicates the borrowed descriptor fd as that of a .socket unit with FileDescriptorName=name.
@@ -136,6 +155,7 @@ func (m *Manager) Stop() {
 		e.FD.Close()
 	}
 	m.entries = nil
+	m.publish()
 }
 
 // Entries returns what is stored, the oldest first.

@@ -44,6 +44,7 @@ func (m *Manager) handle(payload []byte, received sys.Message) {
 			m.add(name, fd, !msg.Has("FDPOLL=0"))
 		}
 	}
+	m.publish()
 	m.messages = append(m.messages, msg)
 	close(m.changed)
 	m.changed = make(chan struct{})

@@ -12,3 +12,14 @@ func DecodeState(data []byte, name string) ([]byte, error) {
 	s.sockets()
 	return s.encode()
 }
+
+// TellStore answers in systemd's place how many descriptors it holds, and how many it would.
+func (o *Options) TellStore(tell func() (count, limit int, ok bool)) {
+	o.tellStore = func() (storeUse, bool) {
+		count, limit, ok := tell()
+		return storeUse{count, limit}, ok
+	}
+}
+
+// IsMain tells whether the answer is about this process.
+var IsMain = isMain

@@ -8,6 +8,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/8265a91a/supervisor/internal/fault"
 	"github.com/8265a91a/supervisor/internal/handoff"
@@ -61,13 +62,31 @@ type entry struct {
 func newKeeper(m *manager, limit int) *keeper {
 	k := &keeper{store: m.store, have: map[string]uint64{}}
 	if k.store != nil {
-		if limit == 0 {
-			limit = m.storeMax()
+		if limit == 0 { // a systemd before 254 sets no $FDSTORE
+			use, _ := m.askStore(context.Background())
+			limit = use.max
 		}
+		k.setLimit(limit)
+	}
+	return k
+}
+
+// setLimit takes FileDescriptorStoreMax=, unless nobody knows it.
+func (k *keeper) setLimit(limit int) {
+	if limit > 0 {
 		k.store.SetMax(limit)
 		k.limit = limit
 	}
-	return k
+}
+
+// startAnew forgets what systemd was told. What it still has it does not take a second time.
+func (k *keeper) startAnew() {
+	k.store.Reset()
+	clear(k.have)
+	if k.bundle != 0 { // the next one is another descriptor: this one is removed then
+		k.have[k.bundleName(k.bundle)] = 0
+		k.bundled = 0
+	}
 }
 
 // known notes an entry that systemd passed at start.
@@ -80,26 +99,68 @@ func (k *keeper) known(name string, fd int, identity uint64) {
 
 // Sync implements [handoff.Host]: it returns when systemd has everything that is held.
 func (d *Daemon) Sync(ctx context.Context) error {
-	var changed bool
 	var err error
-	d.Do(func(*sockets.Set) { changed, err = d.sync() })
-	if err != nil || !changed || d.keeper.store == nil {
+	sync := func(*sockets.Set) { _, err = d.sync() }
+	d.Do(sync)
+	if errors.Is(err, fdstore.ErrFull) {
+		if use, ok := d.manager.askStore(ctx); ok { // it may have been raised
+			d.Do(func(held *sockets.Set) { d.keeper.setLimit(use.max); sync(held) })
+		}
+	}
+	if err != nil || d.keeper.store == nil {
 		return err
 	}
-	if err := d.keeper.store.Barrier(ctx); err != nil {
-		return fmt.Errorf("wait until systemd has stored the descriptors: %w", err)
+	if use, err := d.askStored(ctx); err != nil || use.count >= d.keeper.store.Len() {
+		return err
 	}
-	return d.verify(ctx)
+	d.Do(func(*sockets.Set) { err = d.repair(ctx) })
+	return err
 }
 
-// verify asks systemd for its count: it drops what it does not want to store without telling the sender.
-func (d *Daemon) verify(ctx context.Context) error {
-	have, ok := d.manager.storeCount(ctx)
-	want := d.keeper.store.Len()
-	if !ok || have >= want {
-		return nil
+// askStored asks systemd what it holds when it has worked through all messages: it drops what it does not want to store,
+// or not any more, without telling. If it does not tell that either, nothing is missing.
+func (d *Daemon) askStored(ctx context.Context) (storeUse, error) {
+	if err := d.keeper.store.Barrier(ctx); err != nil {
+		return storeUse{}, fmt.Errorf("wait until systemd has stored the descriptors: %w", err)
 	}
-	return fmt.Errorf("systemd holds %d of %d descriptors: FileDescriptorStoreMax= of the unit is too small, or its store was emptied", have, want)
+	use, ok := d.manager.askStore(ctx)
+	if !ok {
+		use.count = d.keeper.store.Len()
+	}
+	return use, nil
+}
+
+// repairTimeout bounds repair, during which nothing else happens.
+const repairTimeout = 5 * time.Second
+
+// repair stores everything again if systemd has lost some. It runs on the loop, where nothing changes under the count.
+func (d *Daemon) repair(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, repairTimeout)
+	defer cancel()
+	k := d.keeper
+	use, err := d.askStored(ctx)
+	if err != nil || use.count >= k.store.Len() {
+		return err
+	}
+	d.Note(handoff.Warning, fmt.Sprintf("systemd holds %d of %d descriptors, FileDescriptorStoreMax= was lowered or its store was emptied: all are stored again", use.count, k.store.Len()))
+	k.setLimit(use.max)
+	k.startAnew()
+	if _, err := d.sync(); err != nil {
+		return err
+	}
+	if use, err = d.askStored(ctx); err != nil || use.count >= k.store.Len() {
+		return err
+	}
+	return fmt.Errorf("systemd holds %d of %d descriptors: FileDescriptorStoreMax= of the unit is too small", use.count, k.store.Len())
+}
+
+// checkStore is Sync for when nobody waits.
+func (d *Daemon) checkStore() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*repairTimeout)
+	defer cancel()
+	if err := d.Sync(ctx); err != nil {
+		d.Note(handoff.Warning, "cannot bring the FD store to what is held: "+err.Error())
+	}
 }
 
 // save is sync for changes that nobody waits for.

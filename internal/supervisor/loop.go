@@ -85,7 +85,9 @@ func (d *Daemon) begin(last *state) {
 	d.everServed = true
 	d.resumeWatchdog()
 	d.steerToServing()
-	d.manager.ready(fmt.Sprintf("generation %d (pid %d) adopted", d.serving.N, d.serving.PID()))
+	if d.manager.ready(fmt.Sprintf("generation %d (pid %d) adopted", d.serving.N, d.serving.PID())) {
+		go d.checkStore()
+	}
 	d.log.Info("adopted", "generation", d.serving.N, "worker", d.serving.PID(), "took", time.Since(d.started).String())
 	switch {
 	case d.starting != nil:

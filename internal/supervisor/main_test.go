@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/8265a91a/supervisor/internal/fdstoretest"
 	"github.com/8265a91a/supervisor/internal/leaktest"
 	"github.com/8265a91a/supervisor/internal/supervisor"
 	"github.com/8265a91a/supervisor/internal/sys"
@@ -49,10 +50,13 @@ func TestMain(m *testing.M) {
 		case askCommand:
 			exitWith(serveAsked(os.Args[2], os.Args[3]))
 		case daemonCommand:
-			exitWith(supervisor.Run(context.Background(), supervisor.Options{
+			opts := supervisor.Options{
 				Name: os.Args[2], ConfigPath: os.Args[3], RuntimeDir: os.Args[4], Version: "test",
 				Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-			}))
+			}
+			socket := os.Getenv("NOTIFY_SOCKET")
+			opts.TellStore(func() (count, limit int, ok bool) { return fdstoretest.Use(socket) })
+			exitWith(supervisor.Run(context.Background(), opts))
 		}
 	}
 	os.Exit(testMain(m))

@@ -22,6 +22,9 @@ type manager struct {
 	unit  string
 	log   *slog.Logger
 
+	// tellStore answers in systemd's place in tests.
+	tellStore func() (storeUse, bool)
+
 	mu      sync.Mutex
 	isReady bool
 }
@@ -30,7 +33,7 @@ type manager struct {
 const askTimeout = 2 * time.Second
 
 func newManager(opts Options, log *slog.Logger) *manager {
-	m := &manager{unit: unit.Own(), log: log}
+	m := &manager{unit: unit.Own(), log: log, tellStore: opts.tellStore}
 	store, err := fdstore.Open(os.Getenv("NOTIFY_SOCKET"))
 	if err != nil {
 		log.Warn("not started by systemd: the sockets and the worker do not survive the end of this supervisor")
@@ -67,17 +70,18 @@ func cut(text string, limit int) string {
 	return text[:limit]
 }
 
-// ready says READY=1 the first time, and what serves every time.
-func (m *manager) ready(status string) {
+// ready says READY=1 the first time, of which it tells, and what serves every time.
+func (m *manager) ready(status string) (first bool) {
 	m.mu.Lock()
-	first := !m.isReady
+	first = !m.isReady
 	m.isReady = true
 	m.mu.Unlock()
 	if first {
 		m.notify("READY=1", "STATUS="+cut(status, maxStatus))
-		return
+	} else {
+		m.status(status)
 	}
-	m.status(status)
+	return first
 }
 
 // watchdogTicker ticks twice in the interval within which systemd wants to hear WATCHDOG=1, never without one.
@@ -91,24 +95,35 @@ func (m *manager) watchdogTicker() *time.Ticker {
 	return time.NewTicker(interval / 2)
 }
 
-// serviceProperty asks systemd for a number of the unit's service interface. Without a bus, or without the right to use
-// it, there is no answer.
-func (m *manager) serviceProperty(ctx context.Context, name string) (value uint64, ok bool) {
+// properties asks systemd for what it knows of this service. Without a bus, or without the right to use it, there is no
+// answer. One about another main process is about another unit of this name: under systemd --user the system's own
+// manager answers.
+func (m *manager) properties(ctx context.Context) map[string]any {
 	if m.unit == "" {
-		return 0, false
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	conn, err := dbus.NewWithContext(ctx)
 	if err != nil {
-		return 0, false
+		return nil
 	}
 	defer conn.Close()
-	p, err := conn.GetServicePropertyContext(ctx, m.unit, name)
-	if err != nil {
-		return 0, false
+	list, err := conn.GetUnitTypePropertiesContext(ctx, m.unit, "Service")
+	if err != nil || !isMain(list) {
+		return nil
 	}
-	switch n := p.Value.Value().(type) {
+	return list
+}
+
+func isMain(properties map[string]any) bool {
+	pid, ok := number(properties, "MainPID")
+	return ok && pid == uint64(os.Getpid())
+}
+
+// number returns a property that is one.
+func number(properties map[string]any, name string) (uint64, bool) {
+	switch n := properties[name].(type) {
 	case uint32:
 		return uint64(n), true
 	case uint64:
@@ -117,21 +132,23 @@ func (m *manager) serviceProperty(ctx context.Context, name string) (value uint6
 	return 0, false
 }
 
-// storeMax is FileDescriptorStoreMax= for a systemd before 254, which does not set $FDSTORE; 0 if unknown.
-func (m *manager) storeMax() int {
-	n, _ := m.serviceProperty(context.Background(), "FileDescriptorStoreMax")
-	return int(n)
-}
+// storeUse is how many descriptors systemd holds for this service, and how many it would (FileDescriptorStoreMax=).
+type storeUse struct{ count, max int }
 
-// storeCount is how many descriptors systemd holds for this service.
-func (m *manager) storeCount(ctx context.Context) (int, bool) {
-	n, ok := m.serviceProperty(ctx, "NFileDescriptorStore")
-	return int(n), ok
+// askStore asks systemd.
+func (m *manager) askStore(ctx context.Context) (storeUse, bool) {
+	if m.tellStore != nil {
+		return m.tellStore()
+	}
+	list := m.properties(ctx)
+	count, ok := number(list, "NFileDescriptorStore")
+	limit, _ := number(list, "FileDescriptorStoreMax")
+	return storeUse{int(count), int(limit)}, ok
 }
 
 // stopTimeout is TimeoutStopSec= of the unit; 0 if there is none, or nobody tells.
 func (m *manager) stopTimeout() time.Duration {
-	usec, ok := m.serviceProperty(context.Background(), "TimeoutStopUSec")
+	usec, ok := number(m.properties(context.Background()), "TimeoutStopUSec")
 	if !ok || usec > math.MaxInt64/1000 {
 		return 0
 	}

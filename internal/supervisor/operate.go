@@ -111,7 +111,9 @@ func (d *Daemon) finish(op *operation, err error) {
 func (d *Daemon) succeeded(op *operation) {
 	h := op.handoff
 	text := fmt.Sprintf("generation %d (pid %d) serves since %s", h.New.N, h.New.PID(), h.New.Since.Format(time.RFC3339))
-	d.manager.ready(text)
+	if d.manager.ready(text) {
+		go d.checkStore()
+	}
 	d.log.Info("handoff done", "kind", string(op.kind), "generation", h.New.N, "worker", h.New.PID(), "took", h.Trace.Took.String(), "steps", h.Trace.Summary())
 	d.everServed, d.failedStarts = true, 0
 	d.steerToServing()

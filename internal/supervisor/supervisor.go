@@ -61,6 +61,8 @@ type Options struct {
 	RuntimeDir string
 	Version    string
 	Log        *slog.Logger
+
+	tellStore func() (storeUse, bool) // see manager
 }
 
 // Daemon is a running supervisor.

@@ -85,6 +85,14 @@ func (s *Store) Count(name string) int {
 	return len(s.names[name])
 }
 
+// Reset forgets what the store was told to keep, so that it can be told again. It sends nothing.
+func (s *Store) Reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.names)
+	s.count = 0
+}
+
 // Adopt accounts for the borrowed descriptor fd that systemd passed at start under name and therefore holds already.
 // It sends nothing.
 func (s *Store) Adopt(name string, fd int) {
