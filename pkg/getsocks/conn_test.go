@@ -69,5 +69,8 @@ func fullQueue(t *testing.T) (path string, l net.Listener) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
+	if err := l.(*net.UnixListener).SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
 	return path, l
 }
