@@ -15,18 +15,21 @@ var past = time.Unix(1, 0)
 // dial connects to path. Unlike TCP, a unix socket refuses at once whom its queue has no room for (EAGAIN), and nothing
 // announces that there is room again.
 func dial(ctx context.Context, path string) (*net.UnixConn, error) {
-	for {
+	// What connects when ctx ends fails with that, and not with what was true until then.
+	for full := false; ; {
 		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
-		switch {
-		case err == nil:
+		if err == nil {
 			return conn.(*net.UnixConn), nil
+		}
+		full = full || errors.Is(err, syscall.EAGAIN)
+		over := ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded)
+		switch {
+		case full && over:
+			return nil, fmt.Errorf("connect to %s: its queue is full: %w", path, explain(ctx, err))
 		case !errors.Is(err, syscall.EAGAIN):
 			return nil, err
 		}
 		pause(ctx, 10*time.Millisecond)
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("connect to %s: its queue is full: %w", path, context.Cause(ctx))
-		}
 	}
 }
 
