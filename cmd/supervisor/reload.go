@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/8265a91a/supervisor/internal/control"
 	"github.com/8265a91a/supervisor/internal/supervisor"
 	"github.com/8265a91a/supervisor/internal/text"
+	"github.com/8265a91a/supervisor/internal/unit"
 )
 
 var reloadCommand = command{
@@ -42,7 +45,38 @@ func reload(e *env, operands []string, drained bool) error {
 	if err != nil {
 		return err
 	}
-	ctx := context.Background()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	go func() {
+		select {
+		case <-signals:
+			cancel(errors.New("ended by SIGTERM; the reload goes on"))
+		case <-ctx.Done():
+		}
+	}()
+	if err = e.tryReload(ctx, name, drained); err != nil && unitStops() {
+		// systemd ends the command of ExecReload= before it stops the service, and would call the service failed if the
+		// command failed. That the reload did not happen it says to whoever asked for it.
+		fmt.Fprintf(e.stdout, "%s is being stopped: the reload is given up\n", name)
+		return nil
+	}
+	return err
+}
+
+// unitStops tells whether this is a command of a service unit that is being stopped, or restarted.
+func unitStops() bool {
+	own := unit.Own()
+	if own == "" {
+		return false
+	}
+	kind, err := unit.JobType(context.Background(), own)
+	return err == nil && (kind == "stop" || strings.Contains(kind, "restart"))
+}
+
+func (e *env) tryReload(ctx context.Context, name string, drained bool) error {
 	client, err := e.dial(ctx, name)
 	if err != nil {
 		return err

@@ -125,6 +125,9 @@ var _ = scenario("i-at-once", func(t *testing.T, m *Machine) {
 	case <-time.After(30 * time.Second):
 		t.Error("a reload hangs after the service was stopped")
 	}
+	if state := m.Systemctl("show", "-p", "Result,ActiveState", s.unit); strings.Contains(state, "failed") || !strings.Contains(state, "Result=success") {
+		t.Errorf("after a stop during a reload: %s\n%s", state, s.Journal(s.unit))
+	}
 })
 
 // A worker that takes an exclusive lock cannot run beside another one.
