@@ -123,6 +123,12 @@ func Use(socket string) (count, limit int, ok bool) {
 	return count, limit, err == nil
 }
 
+// Pause has the manager read nothing until resume is called.
+func (m *Manager) Pause() (resume func()) {
+	m.mu.Lock()
+	return m.mu.Unlock
+}
+
 // SetMax is FileDescriptorStoreMax=. Lowering it drops the oldest entries, as daemon-reload does.
 func (m *Manager) SetMax(n int) {
 	m.mu.Lock()

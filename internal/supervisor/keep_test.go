@@ -99,6 +99,31 @@ func TestStoreLosesBundle(t *testing.T) {
 	s.stop()
 }
 
+// A systemd that does not read makes a reload fail; it does not stop the daemon from answering.
+func TestManagerDoesNotRead(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	load := s.load()
+	s.settled()
+	resume := s.manager.Pause()
+	store := s.store()
+	for err := error(nil); err == nil; {
+		err = store.TryNotify("STATUS=the queue gets full")
+	}
+	if message := s.reloadFails(); !strings.Contains(message, "nobody reads the notify socket") || !strings.Contains(message, "keeps serving") {
+		t.Error(message)
+	}
+	if st := s.status(); st.State != "serving" {
+		t.Errorf("the service is %s", st.State)
+	}
+	resume()
+	s.reload()
+	s.settled()
+	load.end()
+	s.stop()
+}
+
 // Under systemd --user the system's manager may have a unit of the same name, and knows nothing of this one.
 func TestAnswerOfAnotherManager(t *testing.T) {
 	for _, c := range []struct {

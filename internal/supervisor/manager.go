@@ -32,6 +32,9 @@ type manager struct {
 // askTimeout bounds a question to systemd: it must never hold up a reload for long.
 const askTimeout = 2 * time.Second
 
+// sendTimeout bounds a message to systemd, which the loop sends: while it waits, it does nothing else.
+const sendTimeout = 2 * time.Second
+
 func newManager(opts Options, log *slog.Logger) *manager {
 	m := &manager{unit: unit.Own(), log: log, tellStore: opts.tellStore}
 	store, err := fdstore.Open(os.Getenv("NOTIFY_SOCKET"))
@@ -39,6 +42,7 @@ func newManager(opts Options, log *slog.Logger) *manager {
 		log.Warn("not started by systemd: the sockets and the worker do not survive the end of this supervisor")
 		return m
 	}
+	store.SetTimeout(sendTimeout)
 	m.store = store
 	return m
 }
