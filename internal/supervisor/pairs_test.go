@@ -11,9 +11,7 @@ import (
 func (s *service) left() (answered chan error) {
 	s.t.Helper()
 	pid, _ := s.settled()
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		s.t.Fatal(err)
-	}
+	s.halt(pid)
 	answered = make(chan error, 1)
 	go func() {
 		_, err := ask(s.addr)

@@ -2,6 +2,8 @@ package supervisor_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,6 +26,26 @@ func (s *service) replaced(n int) {
 			}
 		}
 		return fmt.Sprintf("generation %d is not replaced", n)
+	})
+}
+
+// halt stops a process with SIGSTOP, and returns when all its threads have stopped.
+func (s *service) halt(pid int) {
+	s.t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		s.t.Fatal(err)
+	}
+	s.eventually(func() string {
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if err != nil || len(stats) == 0 {
+			return fmt.Sprintf("process %d has no threads: %v", pid, err)
+		}
+		for _, file := range stats {
+			if data, err := os.ReadFile(file); err != nil || !strings.Contains(string(data), ") T ") {
+				return fmt.Sprintf("%s: %s, %v", file, data, err)
+			}
+		}
+		return ""
 	})
 }
 
@@ -82,9 +104,7 @@ func TestWatchdogStopped(t *testing.T) {
 			s.start()
 			load := s.load()
 			pid, n := s.settled()
-			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
+			s.halt(pid)
 			c.adopt(s)
 			s.replaced(n)
 			s.settled()
