@@ -152,6 +152,9 @@ func (m *Machine) part(points []string) (list []string) {
 // thorough says that there is time for everything (make chaos).
 func thorough() bool { return os.Getenv("SUPERVISOR_TEST_LONG") != "" }
 
+// clientsAtPoints are so many that a worker that accepts has some request in hand, nearly always: one of each at most.
+const clientsAtPoints = 6
+
 // atEvery arms the action at each of the points in turn, reloads, and demands that the service comes to rest as it
 // was: one supervisor, one generation, the same FD store, and the next reload works. mayCut is how many requests in
 // the middle the action may end at a point: what a killed worker had accepted. How often the FD store is written
@@ -162,7 +165,7 @@ func (f *faulty) atEvery(what string, points []string, action string, mayCut fun
 		f.t.Fatal(problem)
 	}
 	run := f.Load(load.Options{Target: tcp(f.port), Pause: 2 * time.Millisecond, Late: 50 * time.Millisecond,
-		Clients: map[load.Class]int{load.New: 1, load.Late: 1, load.Keep: 1}})
+		Clients: map[load.Class]int{load.New: 1, load.Late: clientsAtPoints - 2, load.Keep: 1}})
 	o := outcome{Case: what}
 	before := run.Snapshot()
 	ofStores, missed := 0, 0
@@ -256,13 +259,13 @@ func (f *faulty) faults(t *testing.T, order string) {
 		}
 	}
 	nothing := func(string) int64 { return 0 }
-	accepted := func(string) int64 { return 3 }
+	accepted := func(string) int64 { return clientsAtPoints }
 	// A newcomer beside the old worker gets no connection before the switch.
 	acceptedByNew := func(point string) int64 {
 		if order == "start-first" && slices.Index(points, point) <= slices.Index(points, "before switch#1") {
 			return 0
 		}
-		return 3
+		return clientsAtPoints
 	}
 	for _, c := range []struct {
 		what, action string
