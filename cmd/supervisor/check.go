@@ -38,6 +38,9 @@ func check(e *env, operands []string) error {
 		var mistakes config.Errors
 		switch {
 		case err == nil:
+			for _, w := range c.Warnings {
+				fmt.Fprintf(e.stderr, "supervisor: warning: %s\n", text.Printable(w.Error()))
+			}
 			fmt.Fprintf(e.stdout, "%s: ok\n", text.Printable(c.Path))
 		case errors.As(err, &mistakes):
 			failed = true

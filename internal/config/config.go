@@ -15,6 +15,8 @@ type Config struct {
 	Sum string
 	// Text is the file's content, from which Parse makes the same Config again.
 	Text string
+	// Warnings are what is no mistake, but does not do what it seems to.
+	Warnings Errors
 
 	Worker  Worker
 	Ready   Ready

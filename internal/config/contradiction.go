@@ -19,6 +19,11 @@ func (d *decoder) reject(table, key string, err error) {
 	d.report(child(child("", table), key), table+"."+key, err)
 }
 
+// idle warns of a key of a table that does nothing.
+func (d *decoder) idle(table, key string, err error) {
+	d.warn(child(child("", table), key), table+"."+key, err)
+}
+
 // idleKeys finds keys that nothing asks for.
 func (d *decoder) idleKeys(c *Config) {
 	r := &c.Ready
@@ -32,11 +37,11 @@ func (d *decoder) idleKeys(c *Config) {
 		{"delay", ReadyDelay, r.Delay != 0},
 	} {
 		if k.set && !slices.Contains(r.When, k.condition) {
-			d.reject("ready", k.key, bad("add "+strconv.Quote(k.condition)+" to ready.when", "does nothing without %q in ready.when", k.condition))
+			d.idle("ready", k.key, bad("add "+strconv.Quote(k.condition)+" to ready.when", "does nothing without %q in ready.when", k.condition))
 		}
 	}
 	if c.Handoff.Getsocks != "" && c.Handoff.Fetch == FetchNone {
-		d.reject("handoff", "getsocks", bad("remove handoff.fetch, or this", `does nothing with fetch = "none"`))
+		d.idle("handoff", "getsocks", bad("remove handoff.fetch, or this", `does nothing with fetch = "none"`))
 	}
 }
 
@@ -51,7 +56,10 @@ func (d *decoder) readyInTime(r *Ready) {
 
 // passable finds sockets that no convention of the worker can pass.
 func (d *decoder) passable(c *Config) {
-	bind, stdin := slices.Contains(c.Worker.Conventions, ConventionBind), slices.Contains(c.Worker.Conventions, ConventionStdin)
+	only := func(convention string) bool {
+		return !slices.ContainsFunc(c.Worker.Conventions, func(name string) bool { return name != convention })
+	}
+	bind, stdin := only(ConventionBind), only(ConventionStdin)
 	for i, s := range c.Sockets {
 		table := element(child("", "socket"), i)
 		if bind && !s.Listen.IsZero() && !s.Listen.isIP() {
@@ -69,7 +77,7 @@ func (d *decoder) passable(c *Config) {
 func (d *decoder) steerable(c *Config) {
 	maySteer := func(s Socket) bool { return s.Listen.IsZero() || s.Listen.isIP() }
 	if c.Drain.Divert == DivertSteer && len(c.Sockets) > 0 && !slices.ContainsFunc(c.Sockets, maySteer) {
-		d.reject("drain", "divert", bad(`divert = "fence" is for Unix sockets, "auto" takes what works`, "no socket here can be steered: only TCP and UDP can"))
+		d.idle("drain", "divert", bad(`divert = "fence" is for Unix sockets, "auto" takes what works`, "no socket here can be steered: only TCP and UDP can"))
 	}
 }
 
@@ -127,7 +135,7 @@ func (d *decoder) descriptors(c *Config) {
 			if uses(s, "fd") {
 				hint = "check_with_sockets = true, or " + hint
 			}
-			d.report(path, key, bad(hint, "worker.check gets this too, and for it there is no %q", s))
+			d.warn(path, key, bad(hint, "worker.check gets this too, and for it there is no %q", s))
 		}
 	}
 }

@@ -13,12 +13,13 @@ import (
 
 // decoder collects the mistakes of one file while its tables are read.
 type decoder struct {
-	file   string
-	text   string
-	places map[string]place
-	lines  lines
-	tables []*table
-	errs   Errors
+	file     string
+	text     string
+	places   map[string]place
+	lines    lines
+	tables   []*table
+	errs     Errors
+	warnings Errors
 }
 
 // table is one TOML table that is being read. Its getters leave the destination
@@ -40,6 +41,15 @@ func (d *decoder) table(name, path string, values map[string]any) *table {
 
 // report notes a mistake at path, or at the nearest table around it that stands in the text.
 func (d *decoder) report(path, key string, err error) {
+	d.errs = append(d.errs, d.mistake(path, key, err))
+}
+
+// warn notes what is not in the way.
+func (d *decoder) warn(path, key string, err error) {
+	d.warnings = append(d.warnings, d.mistake(path, key, err))
+}
+
+func (d *decoder) mistake(path, key string, err error) Error {
 	e := Error{File: d.file, Key: key, Message: err.Error()}
 	if p := (*problem)(nil); errors.As(err, &p) {
 		e.Message, e.Hint = p.message, p.hint
@@ -51,7 +61,7 @@ func (d *decoder) report(path, key string, err error) {
 		path = path[:strings.LastIndexByte(path, 0)]
 	}
 	e.Line, e.Col = d.lines.at(d.places[path].key)
-	d.errs = append(d.errs, e)
+	return e
 }
 
 // source returns the text from where the value at path begins.

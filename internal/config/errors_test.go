@@ -165,12 +165,6 @@ func TestMistakes(t *testing.T) {
 		{worker(`sockets = ["stdin"]`, `[[socket]]`, `name = "a"`, `listen = ":1"`, `[[socket]]`, `name = "b"`, `listen = ":2"`), `8: socket.name: worker.sockets with "stdin" passes one socket only, as descriptor 0: "b" is one too many (remove it, or use another convention)`},
 		{ready(`stable = "30s"`), `4: ready.stable: 30s does not fit into ready.timeout of 30s (make ready.timeout longer)`},
 		{ready(`when = ["delay"]`, `delay = "20s"`, `stable = "10s"`), `6: ready.stable: 10s after a delay of 20s does not fit into ready.timeout of 30s (make ready.timeout longer)`},
-		{drain(`divert = "steer"`, `[[socket]]`, `name = "a"`, `listen = "/run/x"`), `4: drain.divert: no socket here can be steered: only TCP and UDP can (divert = "fence" is for Unix sockets, "auto" takes what works)`},
-		{ready(`command = ["/bin/true"]`), `4: ready.command: does nothing without "command" in ready.when (add "command" to ready.when)`},
-		{ready(`file = "${dir}/ready"`), `4: ready.file: does nothing without "file" in ready.when (add "file" to ready.when)`},
-		{ready(`delay = "1s"`), `4: ready.delay: does nothing without "delay" in ready.when (add "delay" to ready.when)`},
-		{ready(`socket = "${runtime}/admin.sock"`), `4: ready.socket: does nothing without "haproxy" in ready.when (add "haproxy" to ready.when)`},
-		{handoff(`getsocks = "${runtime}/admin.sock"`, `fetch = "none"`), `4: handoff.getsocks: does nothing with fetch = "none" (remove handoff.fetch, or this)`},
 
 		// Descriptors where there are none.
 		{worker(`directory = "/proc/self/fd/${fd:a}"`), `3: worker.directory: "/proc/self/fd/${fd:a}" is a descriptor of the worker's, which is not there (only worker.command and worker.environment can hold it)`},
@@ -180,7 +174,6 @@ func TestMistakes(t *testing.T) {
 		{"[worker]\ncommand = [\"/bin/a\", \"${fd:x}\"]\nsockets = [\"bind\"]", `2: worker.command: worker.sockets = ["bind"] passes no descriptor for "${fd:x}" (name the address: ${addr:NAME}, ${host:NAME}, ${port:NAME})`},
 		{worker(`sockets = ["getsocks"]`, `environment.FD = "${fd:x}"`), `4: worker.environment.FD: worker.sockets = ["getsocks"] passes no descriptor for "${fd:x}" (add "argv" to worker.sockets)`},
 		{worker(`environment.FD = "${getsocks_fd}"`), `3: worker.environment.FD: "${getsocks_fd}" needs the convention getsocks (add "getsocks" to worker.sockets)`},
-		{worker(`environment.FD = "${fd:x}"`, `check = ["/bin/true"]`), `3: worker.environment.FD: worker.check gets this too, and for it there is no "${fd:x}" (check_with_sockets = true, or set it for the command alone: "/usr/bin/env", "FD=${fd:x}", …)`},
 		{worker(`check = ["/bin/true", "${getsocks_fd}"]`, `check_with_sockets = true`, `sockets = ["getsocks"]`), `3: worker.check: "${getsocks_fd}" is not there for a check (leave it out)`},
 	} {
 		_, err := config.Parse("web", "f", []byte(test.text))
@@ -190,6 +183,30 @@ func TestMistakes(t *testing.T) {
 			continue
 		}
 		if diff := cmp.Diff("f:"+test.want, fmt.Sprint(err)); diff != "" {
+			t.Errorf("%s\n%s", test.text, diff)
+		}
+	}
+}
+
+// What is no mistake, but does not do what it seems to.
+func TestWarnings(t *testing.T) {
+	for _, test := range []struct{ text, want string }{
+		{drain(`divert = "steer"`, `[[socket]]`, `name = "a"`, `listen = "/run/x"`), `4: drain.divert: no socket here can be steered: only TCP and UDP can (divert = "fence" is for Unix sockets, "auto" takes what works)`},
+		{ready(`command = ["/bin/true"]`), `4: ready.command: does nothing without "command" in ready.when (add "command" to ready.when)`},
+		{ready(`file = "${dir}/ready"`), `4: ready.file: does nothing without "file" in ready.when (add "file" to ready.when)`},
+		{ready(`delay = "1s"`), `4: ready.delay: does nothing without "delay" in ready.when (add "delay" to ready.when)`},
+		{ready(`socket = "${runtime}/admin.sock"`), `4: ready.socket: does nothing without "haproxy" in ready.when (add "haproxy" to ready.when)`},
+		{handoff(`getsocks = "${runtime}/admin.sock"`, `fetch = "none"`), `4: handoff.getsocks: does nothing with fetch = "none" (remove handoff.fetch, or this)`},
+		{worker(`environment.FD = "${fd:x}"`, `check = ["/bin/true"]`), `3: worker.environment.FD: worker.check gets this too, and for it there is no "${fd:x}" (check_with_sockets = true, or set it for the command alone: "/usr/bin/env", "FD=${fd:x}", …)`},
+		{ready(`delay = "1s"`, `file = "/x"`), `4: ready.delay: does nothing without "delay" in ready.when (add "delay" to ready.when)
+f:5: ready.file: does nothing without "file" in ready.when (add "file" to ready.when)`},
+	} {
+		c, err := config.Parse("web", "f", []byte(test.text))
+		if err != nil {
+			t.Errorf("%s\n%v", test.text, err)
+			continue
+		}
+		if diff := cmp.Diff("f:"+test.want, c.Warnings.Error()); diff != "" {
 			t.Errorf("%s\n%s", test.text, diff)
 		}
 	}
@@ -234,6 +251,7 @@ func TestSoundTogether(t *testing.T) {
 	for _, text := range []string{
 		worker(`sockets = ["bind"]`, `[[socket]]`, `name = "a"`, `listen = "udp::1"`),
 		worker(`sockets = ["stdin"]`, `[[socket]]`, `name = "a"`, `listen = "/run/x"`),
+		worker(`sockets = ["systemd", "stdin"]`, `[[socket]]`, `name = "a"`, `listen = "/run/x"`, `[[socket]]`, `name = "b"`, `listen = ":2"`),
 		drain(`divert = "steer"`, `[[socket]]`, `name = "a"`, `nonblock = true`, `[[socket]]`, `name = "b"`, `listen = "/run/x"`),
 		drain(`divert = "steer"`),
 		ready(`when = ["delay"]`, `delay = "1s"`, `stable = "28s"`),
@@ -242,8 +260,11 @@ func TestSoundTogether(t *testing.T) {
 		handoff(`getsocks = "${runtime}/admin.sock"`, `fetch = "pidfd"`),
 		"[worker]\nsockets = [\"stdin\"]\ncommand = [\"/bin/a\", \"${fd:x}\"]",
 	} {
-		if _, err := config.Parse("web", "f", []byte(text)); err != nil {
+		c, err := config.Parse("web", "f", []byte(text))
+		if err != nil {
 			t.Errorf("%s\n%v", text, err)
+		} else if c.Warnings != nil {
+			t.Errorf("%s\nwarns: %v", text, c.Warnings)
 		}
 	}
 }

@@ -65,6 +65,8 @@ func parse(name, path string, data []byte, further func(*decoder, *Config)) (*Co
 		d.errs.sort()
 		return nil, d.errs
 	}
+	d.warnings.sort()
+	c.Warnings = d.warnings
 	return c, nil
 }
 

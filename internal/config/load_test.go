@@ -85,13 +85,19 @@ func TestDesignExample(t *testing.T) {
 	want.Worker.Conventions = []string{"getsocks"}
 	want.Ready.When = []string{"haproxy"}
 	want.Ready.Socket = "/run/supervisor/web/admin.sock"
+	want.Ready.Command = []string{"/usr/bin/curl", "..."}
 	want.Drain.Signal = syscall.SIGUSR1
 	want.Handoff.Fetch = "getsocks"
 	want.Handoff.Getsocks = "/run/supervisor/web/admin.sock"
 	want.Sockets = []config.Socket{{
-		Name: "http", Listen: config.Address{Network: "tcp", Host: "127.0.0.1", Port: 8080}, Nonblock: new(bool), Line: 30,
+		Name: "http", Listen: config.Address{Network: "tcp", Host: "127.0.0.1", Port: 8080}, Nonblock: new(bool), Line: 31,
 	}}
-	compare(t, load(t, "testdata/design.toml"), want)
+	got := load(t, "testdata/design.toml")
+	if len(got.Warnings) != 1 || got.Warnings[0].Key != "ready.command" {
+		t.Errorf("warnings: %v", got.Warnings)
+	}
+	want.Warnings = got.Warnings
+	compare(t, got, want)
 }
 
 func TestConventionFollowsThePlaceholders(t *testing.T) {

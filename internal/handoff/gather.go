@@ -29,6 +29,9 @@ func (h *Handoff) check(ctx context.Context) (string, error) {
 		}
 		h.Config = cfg
 	}
+	for _, w := range h.Config.Warnings {
+		h.Host.Note(Warning, w.Error())
+	}
 	if err := h.checkLate(); err != nil {
 		return "", err
 	}
