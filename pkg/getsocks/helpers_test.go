@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,18 +150,21 @@ func waitFor(tb testing.TB, what string, cond func() bool) {
 	}
 }
 
+var ports atomic.Int32
+
+// freePort is a port that nobody listens on, different each time, and none that the kernel gives to a client.
 func freePort(tb testing.TB) int {
 	tb.Helper()
-	fd, err := sys.OpenListener(sys.ListenSpec{Network: "tcp", Host: "127.0.0.1"})
-	if err != nil {
-		tb.Fatal(err)
+	for range 1000 {
+		port := 10000 + (os.Getpid()*16+int(ports.Add(1)))%20000
+		fd, err := sys.OpenListener(sys.ListenSpec{Network: "tcp", Host: "127.0.0.1", Port: port})
+		if err == nil {
+			fd.Close()
+			return port
+		}
 	}
-	defer fd.Close()
-	info, err := sys.Inspect(fd.Num())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return info.Port
+	tb.Fatal("no port is free")
+	return 0
 }
 
 func text(format string, args ...any) []byte { return fmt.Appendf(nil, format, args...) }
