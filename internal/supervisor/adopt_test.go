@@ -115,11 +115,13 @@ func TestWorkerDiesAlone(t *testing.T) {
 	s.stop()
 }
 
-// edit changes the stored state.
+// edit changes the stored state: of two the newer, since the daemon may have been killed while it wrote.
 func (s *service) edit(change func(state map[string]any)) {
 	s.t.Helper()
+	s.barrier()
+	var newest map[string]any
 	for _, e := range s.manager.Entries() {
-		if e.Name != "supervisor.state" {
+		if !strings.HasPrefix(e.Name, "supervisor.state") {
 			continue
 		}
 		data, err := sys.ReadMemfd(e.FD.Num(), 1<<20)
@@ -130,14 +132,20 @@ func (s *service) edit(change func(state map[string]any)) {
 		if err := json.Unmarshal(data, &state); err != nil {
 			s.t.Fatal(err)
 		}
-		change(state)
-		if data, err = json.Marshal(state); err != nil {
-			s.t.Fatal(err)
+		if newest == nil || state["sequence"].(float64) > newest["sequence"].(float64) {
+			newest = state
 		}
-		s.replaceState(data)
-		return
 	}
-	s.t.Fatal("no state is stored")
+	if newest == nil {
+		s.t.Fatal("no state is stored")
+	}
+	change(newest)
+	data, err := json.Marshal(newest)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.forget("supervisor.state")
+	s.replaceState(data)
 }
 
 func (s *service) store() *fdstore.Store {

@@ -9,8 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -157,7 +157,7 @@ func freePort(tb testing.TB) int {
 	tb.Helper()
 	for range 1000 {
 		port := 10000 + (os.Getpid()*16+int(ports.Add(1)))%20000
-		fd, err := sys.OpenListener(sys.ListenSpec{Network: "tcp", Host: "127.0.0.1", Port: port})
+		fd, err := sys.OpenListener(sys.ListenSpec{Network: "tcp", Host: "127.0.0.1", Port: uint32(port)})
 		if err == nil {
 			fd.Close()
 			return port
