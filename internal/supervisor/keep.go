@@ -110,7 +110,13 @@ func (d *Daemon) Sync(ctx context.Context) error {
 	if err != nil || d.keeper.store == nil {
 		return err
 	}
-	if use, err := d.askStored(ctx); err != nil || use.count >= d.keeper.store.Len() {
+	return d.verify(ctx)
+}
+
+// verify repairs the store if systemd does not hold what it was told to.
+func (d *Daemon) verify(ctx context.Context) error {
+	use, err := d.askStored(ctx)
+	if err != nil || use.count >= d.keeper.store.Len() {
 		return err
 	}
 	d.Do(func(*sockets.Set) { err = d.repair(ctx) })
@@ -154,11 +160,14 @@ func (d *Daemon) repair(ctx context.Context) error {
 	return fmt.Errorf("systemd holds %d of %d descriptors: FileDescriptorStoreMax= of the unit is too small", use.count, k.store.Len())
 }
 
-// checkStore is Sync for when nobody waits.
+// checkStore is verify for when nobody waits.
 func (d *Daemon) checkStore() {
+	if d.keeper.store == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*repairTimeout)
 	defer cancel()
-	if err := d.Sync(ctx); err != nil {
+	if err := d.verify(ctx); err != nil {
 		d.Note(handoff.Warning, "cannot bring the FD store to what is held: "+err.Error())
 	}
 }

@@ -2,10 +2,12 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -25,6 +27,7 @@ type manager struct {
 	// tellStore answers in systemd's place in tests.
 	tellStore func() (storeUse, bool)
 
+	busy    atomic.Bool // the last message found the queue full
 	mu      sync.Mutex
 	isReady bool
 }
@@ -52,8 +55,29 @@ func (m *manager) notify(lines ...string) {
 	if m.store == nil {
 		return
 	}
-	if err := m.store.Notify(lines...); err != nil {
+	send := m.store.Notify
+	if m.busy.Load() { // it has been waited for: a daemon that waits each time does nothing else
+		send = m.store.TryNotify
+	}
+	err := send(lines...)
+	m.busy.Store(errors.Is(err, fdstore.ErrBusy))
+	if err != nil {
 		m.log.Warn("cannot notify systemd: " + err.Error())
+	}
+}
+
+// insist sends a message that must not be lost: systemd ends a service that never says READY=1.
+func (m *manager) insist(lines ...string) {
+	if m.store == nil {
+		return
+	}
+	err := m.store.Notify(lines...)
+	if err == nil {
+		return
+	}
+	m.log.Warn("cannot notify systemd: " + err.Error())
+	if errors.Is(err, fdstore.ErrBusy) {
+		time.AfterFunc(sendTimeout, func() { m.insist(lines...) })
 	}
 }
 
@@ -81,7 +105,7 @@ func (m *manager) ready(status string) (first bool) {
 	m.isReady = true
 	m.mu.Unlock()
 	if first {
-		m.notify("READY=1", "STATUS="+cut(status, maxStatus))
+		m.insist("READY=1", "STATUS="+cut(status, maxStatus))
 	} else {
 		m.status(status)
 	}

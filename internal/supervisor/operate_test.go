@@ -290,10 +290,10 @@ func (s *service) stopped() {
 	if left := s.processes(); len(left) > 0 {
 		s.t.Errorf("left after the stop: %v", left)
 	}
+	s.barrier() // the manager has the sockets until it has read that it is to drop them
 	if _, err := net.DialTimeout("tcp", s.addr, time.Second); err == nil {
 		s.t.Error("the port does not refuse after the stop")
 	}
-	s.barrier()
 	if names := s.manager.Names(); len(names) > 1 || len(names) == 1 && names[0] != "supervisor.state" {
 		s.t.Errorf("stored after the stop: %v", names)
 	}

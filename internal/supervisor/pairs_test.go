@@ -3,6 +3,8 @@ package supervisor_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -12,6 +14,18 @@ func (s *service) left() (answered chan error) {
 	s.t.Helper()
 	pid, _ := s.settled()
 	s.halt(pid)
+	s.eventually(func() string { // the last of its threads may still accept
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if err != nil || len(tasks) == 0 {
+			s.t.Fatal("no threads: ", err)
+		}
+		for _, task := range tasks {
+			if data, err := os.ReadFile(task); err == nil && !strings.Contains(string(data), ") T ") {
+				return "it runs"
+			}
+		}
+		return ""
+	})
 	answered = make(chan error, 1)
 	go func() {
 		_, err := ask(s.addr)
