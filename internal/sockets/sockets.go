@@ -140,6 +140,14 @@ func (set *Set) Add(s *Socket) (held *Socket, added bool) {
 	return s, true
 }
 
+// PairBefore is Pair with the roles exchanged: fd, which info describes, becomes the first socket of s, and what was the
+// first one the second.
+func (set *Set) PairBefore(s *Socket, fd *sys.FD, info sys.Socket) {
+	s.FD, s.Alternate = fd, s.FD
+	s.Cookie, s.Info = info.Cookie, info
+	set.byCookie[s.Cookie] = s
+}
+
 // Pair takes ownership of fd as the second socket of the held s: whoever brings that socket, too, means s.
 func (set *Set) Pair(s *Socket, fd *sys.FD) {
 	s.Alternate = fd

@@ -131,6 +131,29 @@ func TestPair(t *testing.T) {
 	}
 }
 
+// The second socket may be made the first one: what was there before is that of slot 1 then.
+func TestPairBefore(t *testing.T) {
+	set := newSet(t)
+	s, _ := set.Add(socket(t, sockets.Bound, "http"))
+	old, oldCookie := s.FD, s.Cookie
+	fd := listener(t)
+	info, err := sys.Inspect(fd.Num())
+	if err != nil {
+		t.Fatal(err)
+	}
+	set.PairBefore(s, fd, info)
+	if s.Slot(0) != fd || s.Slot(1) != old || s.Info != info || s.Cookie != info.Cookie {
+		t.Errorf("the roles are not exchanged: %+v", s)
+	}
+	if set.ByCookie(info.Cookie) != s || set.ByCookie(oldCookie) != s || set.Len() != 1 {
+		t.Error("a half does not lead to the pair")
+	}
+	set.Remove(s)
+	if fd.Num() >= 0 || old.Num() >= 0 || set.ByCookie(info.Cookie) != nil || set.ByCookie(oldCookie) != nil {
+		t.Error("something of the pair is left")
+	}
+}
+
 // Names are unique, and such as systemd accepts.
 func TestNames(t *testing.T) {
 	set := newSet(t)
