@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"os"
 
 	"github.com/8265a91a/supervisor/internal/handoff"
 	"github.com/8265a91a/supervisor/internal/probe"
@@ -22,17 +21,10 @@ func (d *Daemon) takeStarting() *handoff.Generation {
 }
 
 // findMain opens the main process of a generation by its marker: the supervisor died after the spawn and before the
-// state had the pid. Processes are numbered upwards, so it has the lowest number of its tree.
+// state had the pid.
 func (d *Daemon) findMain(n int) (*sys.FD, error) {
 	tree := &worker.Tree{Marker: d.Marker(n)}
-	pids, err := tree.PIDs()
-	if err != nil {
-		return nil, err
-	}
-	if len(pids) == 0 {
-		return nil, os.ErrProcessDone
-	}
-	return sys.PidfdOpen(pids[0])
+	return tree.Eldest()
 }
 
 // dropUnnamed closes the sockets that were bound for, or by, a generation that did not come to serve: nobody accepts on

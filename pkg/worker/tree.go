@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +61,19 @@ func (t *Tree) PIDs() ([]int, error) {
 		pids[i] = m.pid
 	}
 	return pids, nil
+}
+
+// Eldest returns a pidfd of the member that was started first, which the caller closes; os.ErrProcessDone if none lives.
+// Of those started within one tick (10 ms) it is the one with the lowest pid.
+func (t *Tree) Eldest() (*sys.FD, error) {
+	live, err := t.scan()
+	if err != nil {
+		return nil, err
+	}
+	if len(live) == 0 {
+		return nil, os.ErrProcessDone
+	}
+	return slices.MinFunc(live, func(a, b member) int { return cmp.Or(cmp.Compare(a.start, b.start), a.pid-b.pid) }).open()
 }
 
 // Empty reports whether no member lives; false when /proc cannot be read.
