@@ -1,9 +1,11 @@
 package handoff
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -100,6 +102,30 @@ func (h *Handoff) heal() {
 	})
 }
 
+// dismissal is how long a newcomer that is given up may take to answer what it has accepted.
+const dismissal = 5 * time.Second
+
+// dismiss lets a newcomer that may have accepted connections end by itself, as a drained worker does. Of steered pairs it
+// has accepted none; sockets that are none it shares with the old worker, which take turns. A worker that is not known to
+// be ready may not know the signal yet, and ends by it: so it would by SIGKILL.
+func (h *Handoff) dismiss(g *Generation) {
+	shares := false
+	h.Host.Do(func(held *sockets.Set) {
+		shares = slices.ContainsFunc(held.Ordered(nil), func(s *sockets.Socket) bool {
+			return s.Alternate == nil && s.Origin != sockets.Pushed
+		})
+	})
+	if !shares || g.Process.Signal(cmp.Or(g.Config.Drain.Signal, syscall.SIGTERM)) != nil {
+		return
+	}
+	timer := time.NewTimer(min(dismissal, g.Config.Drain.Timeout))
+	defer timer.Stop()
+	select {
+	case <-g.Process.Done():
+	case <-timer.C:
+	}
+}
+
 // kill undoes spawn: the whole process tree of the newcomer ends, and is waited for.
 func (h *Handoff) kill() {
 	g := h.New
@@ -113,6 +139,7 @@ func (h *Handoff) kill() {
 		case <-g.Process.Done():
 			outcome = worker.ExitString(g.Process.Exit())
 		default:
+			h.dismiss(g)
 		}
 		EndTree(g, 5*time.Second)
 		h.heal()
