@@ -384,8 +384,8 @@ func TestStrangerNotifies(t *testing.T) {
 func TestStoreFull(t *testing.T) {
 	t.Parallel()
 	s := newService(t, "")
-	// One generation needs five entries, and replacing the state one more.
-	for _, room := range []int{6, 7} {
+	// One generation needs five entries.
+	for _, room := range []int{5, 6} {
 		s.manager.SetMax(room)
 		s.start()
 		pid, _ := s.settled()

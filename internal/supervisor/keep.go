@@ -116,10 +116,15 @@ func (d *Daemon) Sync(ctx context.Context) error {
 // verify repairs the store if systemd does not hold what it was told to.
 func (d *Daemon) verify(ctx context.Context) error {
 	use, err := d.askStored(ctx)
-	if err != nil || use.count >= d.keeper.store.Len() {
+	if err != nil {
 		return err
 	}
-	d.Do(func(*sockets.Set) { err = d.repair(ctx) })
+	d.Do(func(*sockets.Set) {
+		d.keeper.setLimit(use.max)
+		if use.count < d.keeper.store.Len() {
+			err = d.repair(ctx)
+		}
+	})
 	return err
 }
 
@@ -252,7 +257,7 @@ func (k *keeper) makeRoom(want []entry, overflow []fdstore.Named) error {
 	if _, err := k.prune(want, k.bundleName(k.bundle)); err != nil {
 		return err
 	}
-	if needed == 1 || k.store.Len()+needed <= k.limit {
+	if needed == 1 || k.store.Len()+needed-1 <= k.limit {
 		return nil // writeState does with what there is
 	}
 	return fmt.Errorf("%w: it is %d and must be at least %d", fdstore.ErrFull, k.limit, k.store.Len()+needed)
@@ -389,6 +394,11 @@ func (d *Daemon) writeState() error {
 	fault.Point("state removed")
 	if err == nil {
 		err = k.store.Add(entryState, second.Num(), false)
+	}
+	if errors.Is(err, fdstore.ErrFull) { // the other takes the room, perhaps since an earlier attempt
+		if err = k.store.Remove(entryStateNext); err == nil {
+			err = k.store.Add(entryState, second.Num(), false)
+		}
 	}
 	fault.Point("state stored")
 	if err == nil && room {

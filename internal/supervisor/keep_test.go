@@ -54,8 +54,8 @@ func TestStoreLowered(t *testing.T) {
 	s.start()
 	load := s.load()
 	pid, _ := s.settled()
-	s.manager.SetMax(4)
-	for range 2 {
+	for _, room := range []int{4, 3} {
+		s.manager.SetMax(room)
 		if message := s.reloadFails(); !strings.Contains(message, "full") || !strings.Contains(message, "keeps serving") {
 			t.Error(message)
 		}
