@@ -260,7 +260,24 @@ const (
 func (h *Handoff) store(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	return "", h.Host.Sync(ctx)
+	return "", h.tolerate(h.Host.Sync(ctx))
+}
+
+// tolerate makes a warning of an error of the FD store where no worker serves: clients come first. A start of the service
+// fails by it, since somebody waits for its result.
+func (h *Handoff) tolerate(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	nobody := h.Kind == Restart
+	if h.Old != nil {
+		h.Host.Do(func(*sockets.Set) { nobody = h.Old.State != Serving })
+	}
+	if !nobody {
+		return err
+	}
+	h.Host.Note(Warning, fmt.Sprintf("%v; the worker is started all the same, for none serves", err))
+	return nil
 }
 
 // resume stands for all steps up to spawn, which an earlier supervisor has done.

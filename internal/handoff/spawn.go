@@ -57,7 +57,7 @@ func (h *Handoff) spawn(ctx context.Context) (string, error) {
 		}
 		h.Host.Do(func(*sockets.Set) { g.Intercept = notify })
 	}
-	if err := h.Host.Spawned(g); err != nil {
+	if err := h.tolerate(h.Host.Spawned(g)); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("pid %d", p.PID()), nil

@@ -91,6 +91,31 @@ func TestCrash(t *testing.T) {
 	s.stop()
 }
 
+// A crashed worker is replaced also where systemd's store has no room for what is known of the next one.
+func TestCrashWithFullStore(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	load := s.load()
+	pid, _ := s.settled()
+	s.manager.SetMax(2)
+	syscall.Kill(pid, syscall.SIGKILL)
+	s.eventually(func() string {
+		if st := s.status(); st.State != "serving" || st.Generations[0].N != 2 {
+			return "no worker came"
+		}
+		return ""
+	})
+	if len(s.warnings("none serves")) == 0 {
+		t.Error("nobody says that the store is full")
+	}
+	s.manager.SetMax(fdstoreMax)
+	s.reload()
+	s.settled()
+	load.endAfter(1)
+	s.stop()
+}
+
 // A worker that dies again and again is started with growing pauses, and a reload with better arguments ends that.
 func TestCrashLoop(t *testing.T) {
 	t.Parallel()
