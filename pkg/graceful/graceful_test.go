@@ -196,6 +196,14 @@ func TestUnclaimedSockets(t *testing.T) {
 		m := fdstoretest.New(t)
 		m.AddSocketUnit(t, "hello.socket", one.Num())
 		said := fail(t, m, "http", "NETWORK=tcp", "ADDRESS=127.0.0.1:0")
+		if !strings.Contains(said, `wait for ever: "hello.socket" (`+oneInfo.Address+")") {
+			t.Errorf("it says %q", said)
+		}
+	})
+	t.Run("none of that name, the address in use", func(t *testing.T) {
+		m := fdstoretest.New(t)
+		m.AddSocketUnit(t, "hello.socket", one.Num())
+		said := fail(t, m, "http", "NETWORK=tcp", "ADDRESS="+twoInfo.Address)
 		for _, want := range []string{"listen as web", `"hello.socket" (` + oneInfo.Address + ")"} {
 			if !strings.Contains(said, want) {
 				t.Errorf("it says %q, want %q in it", said, want)

@@ -25,9 +25,8 @@ type socket struct {
 
 // Listen returns the listener that was passed under name (LISTEN_FDNAMES; the name of a .socket unit counts with and
 // without its suffix), else one that was passed for the same address, else it binds network and address as
-// [net.Listen] does. Each call takes another one, so that a unit with two ListenStream= needs two calls. While passed
-// listeners are left it is an error that none of them is meant: what is not passed is asked for last. A drain closes the
-// listener; do not close it yourself.
+// [net.Listen] does. Each call takes another one, so that a unit with two ListenStream= needs two calls; one that no call
+// takes is an error of [Worker.Run]. A drain closes the listener; do not close it yourself.
 func (w *Worker) Listen(name, network, address string) (net.Listener, error) {
 	fd, err := w.claim(name, network, address, true)
 	if err != nil {
@@ -38,6 +37,9 @@ func (w *Worker) Listen(name, network, address string) (net.Listener, error) {
 		l, err = withFile(fd, net.FileListener)
 	} else {
 		l, err = bind(network, address)
+		if left := w.unclaimed(); errors.Is(err, syscall.EADDRINUSE) && left != "" {
+			err = fmt.Errorf("%w; what was passed has other names or addresses: %s", err, left)
+		}
 	}
 	if err != nil {
 		fd.Close()
@@ -154,18 +156,17 @@ func (w *Worker) claim(name, network, address string, stream bool) (*sys.FD, err
 	if byAddress >= 0 {
 		return w.remove(byAddress), nil
 	}
-	if left := w.unclaimed(); stream && left != "" {
-		return nil, fmt.Errorf("of the sockets that were passed and not yet taken, none has this name or the address %s: %s", address, left)
-	}
 	return nil, nil
 }
 
-// unclaimed lists the listeners that were passed and that nobody took; w.mu is held. The supervisor looks itself at what
-// a worker listens on, and closes what a new version of it has given up.
+// unclaimed lists the listeners that were passed and that nobody took. The supervisor looks itself at what a worker
+// listens on, and closes what a new version of it has given up.
 func (w *Worker) unclaimed() string {
 	if os.Getenv("SUPERVISOR_GENERATION") != "" {
 		return ""
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	var list []string
 	for _, d := range w.passed {
 		if info, err := sys.Inspect(d.FD.Num()); err == nil && info.Listening {
@@ -176,8 +177,6 @@ func (w *Worker) unclaimed() string {
 }
 
 func (w *Worker) checkClaimed() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if left := w.unclaimed(); left != "" {
 		return fmt.Errorf("sockets were passed that the program does not listen on, so that their clients would wait for ever: %s", left)
 	}
