@@ -2,7 +2,7 @@
 # make test      everything: set-up, format, vet, staticcheck, unit tests, fuzzing, containers, VM (about 25 minutes)
 # make check     the part of it that needs no containers (2 minutes)
 # make demo      ten reloads and a kill of a server under load, on this machine, without systemd
-# make chaos     kills at every point and a storm of ten minutes, on each systemd (45 minutes)
+# make chaos     kills at every point and a storm of ten minutes, on all systemds (half an hour)
 # make report    what the clients of the last "make test" or "make chaos" counted, case by case, as a table
 # make bench     the figures of the budget beside what kernel and worker need without a supervisor
 # make matrix    all real servers, ten reloads each; writes docs/matrix.md (an hour; MATRIX="nginx redis" for some)
