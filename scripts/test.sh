@@ -20,16 +20,20 @@ format() {
     [ -z "$files" ] || { printf 'not formatted with gofmt:\n%s\n' "$files"; return 1; }
 }
 
-vet() { go vet ./... && go vet -tags vm ./test/...; }
+vet() { go vet ./... && go vet -tags vm ./test/... && go vet -tags fault ./internal/...; }
 
-staticcheck() { command staticcheck ./... && command staticcheck -tags vm ./test/...; }
+staticcheck() { command staticcheck ./... && command staticcheck -tags vm ./test/... && command staticcheck -tags fault ./internal/...; }
 
 # The race detector needs cgo, which everything else does without.
 unit() { CGO_ENABLED=1 go test -race -shuffle=on ./...; }
 
 # The same daemon with the points at which a test may kill it.
 # Only what the tag adds: the rest has run in unit.
-unit-fault() { CGO_ENABLED=1 go test -race -tags fault -run 'Kill|Slow|Point' ./internal/supervisor/ ./internal/fault/; }
+unit-fault() {
+    local tests
+    tests=$(git grep -l '^//go:build fault' -- '*_test.go' | xargs grep -ho '^func Test[A-Z][A-Za-z0-9]*(t ' | sed 's/func //; s/(t //' | paste -sd'|')
+    CGO_ENABLED=1 go test -race -tags fault -run "^($tests)\$" ./internal/supervisor/ ./internal/fault/
+}
 
 # Two targets at a time, each with one worker.
 fuzz() {
