@@ -5,7 +5,7 @@
 # SUPERVISOR_TEST_SUITES  Debian suites of the containers (default: bookworm trixie sid)
 # SUPERVISOR_TEST_CACHE   where root file systems are kept (default: /var/cache/supervisor-test)
 # SUPERVISOR_TEST_KVM=1   run the virtual machine with KVM instead of software emulation
-# SUPERVISOR_FUZZ_TIME    time of each fuzz target (default: 10s)
+# SUPERVISOR_FUZZ_TIME    time of each fuzz target (default: 20s)
 # SUPERVISOR_TEST_STORM   length of the storm, on all systemds at once (default: 1m, in the stage chaos 10m)
 # SUPERVISOR_TEST_SEED    the seed of the storm, to repeat one
 set -uo pipefail
