@@ -265,6 +265,25 @@ func TestWorkerFloods(t *testing.T) {
 	s.stop()
 }
 
+// When a barrier is answered, the store is as the messages before it ask, also where they come in quick succession.
+func TestPushBarrier(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	s.settled()
+	for i := range 3 {
+		fd := s.memfd(fmt.Sprint(i))
+		defer fd.Close()
+		s.say(1, fmt.Sprintf("FDSTORE=1\nFDNAME=b%d\fFDSTOREREMOVE=1\nFDNAME=b%d", i+1, i), fd.Num())
+		s.barrier()
+		stored := slices.DeleteFunc(s.manager.Names(), func(name string) bool { return !strings.HasPrefix(name, "supervisor.pushed.") })
+		if want := fmt.Sprint("supervisor.pushed.b", i+1); len(stored) != 1 || stored[0] != want {
+			t.Errorf("stored: %q, want %s", stored, want)
+		}
+	}
+	s.stop()
+}
+
 // A worker pushes what makes trouble: nothing is lost, and reloads go on.
 func TestHostilePushes(t *testing.T) {
 	t.Parallel()

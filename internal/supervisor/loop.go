@@ -118,12 +118,16 @@ type gathered struct {
 	last  time.Time
 	next  func() // nil when nothing waits
 	timer *time.Timer
+	done  chan struct{} // closed when what waits was done
 }
 
 // gather does it at once, if it is urgent and the pause since the last time is over, or else once for all that is asked
 // for until then.
 func (d *Daemon) gather(g *gathered, urgent bool, do func()) {
 	waits := g.next != nil
+	if !waits {
+		g.done = make(chan struct{})
+	}
 	g.next = do
 	run := func() {
 		if g.timer != nil {
@@ -132,6 +136,7 @@ func (d *Daemon) gather(g *gathered, urgent bool, do func()) {
 		if do := g.next; do != nil {
 			g.next, g.last = nil, time.Now()
 			do()
+			close(g.done)
 		}
 	}
 	wait := g.pause - time.Since(g.last)

@@ -74,8 +74,21 @@ func (d *Daemon) listenTo(g *handoff.Generation) {
 		}
 	}
 	go n.Run(func(pid int, _ uint32) bool { return pid == g.PID() || g.Tree.Contains(pid) }, func(m worker.Message) {
-		d.Do(func(*sockets.Set) { d.onMessage(g, m); m.FDs = nil })
+		var saved chan struct{}
+		d.Do(func(*sockets.Set) {
+			d.onMessage(g, m)
+			m.FDs = nil
+			if d.saves.next != nil {
+				saved = d.saves.done
+			}
+		})
 		sys.CloseAll(m.FDs) // only if the loop has ended
+		if m.Barrier && saved != nil {
+			select { // its answer says that what came before is stored
+			case <-saved:
+			case <-d.ended:
+			}
+		}
 	})
 }
 
