@@ -13,6 +13,7 @@ var nameServers = []*server{
     chroot: ""
     use-syslog: no
     do-ip6: no
+    incoming-num-tcp: 100 # of 10 it closes, when half are in use, those that wait
     local-zone: "zz." static
     local-data: "a.zz. A 127.0.0.7"
 `},
