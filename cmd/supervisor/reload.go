@@ -57,7 +57,13 @@ func reload(e *env, operands []string, drained bool) error {
 		case <-ctx.Done():
 		}
 	}()
-	if err = e.tryReload(ctx, name, drained); err != nil && unitStops() {
+	client, err := e.dial(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ours := ownUnit(client)
+	if err = e.tryReload(ctx, client, name, drained); err != nil && stops(ours) {
 		// systemd ends the command of ExecReload= before it stops the service, and would call the service failed if the
 		// command failed. That the reload did not happen it says to whoever asked for it.
 		fmt.Fprintf(e.stdout, "%s is being stopped: the reload is given up\n", name)
@@ -66,22 +72,26 @@ func reload(e *env, operands []string, drained bool) error {
 	return err
 }
 
-// unitStops tells whether this is a command of a service unit that is being stopped, or restarted.
-func unitStops() bool {
+// ownUnit returns the service unit in which both this process and the daemon run: its ExecReload= is this. It is empty
+// for a command of another unit, whose end says nothing about the service.
+func ownUnit(client *control.Client) string {
 	own := unit.Own()
-	if own == "" {
+	if pid, err := client.PID(); err != nil || unit.Of(pid) != own {
+		return ""
+	}
+	return own
+}
+
+// stops tells whether a service unit is being stopped, or restarted.
+func stops(name string) bool {
+	if name == "" {
 		return false
 	}
-	kind, err := unit.JobType(context.Background(), own)
+	kind, err := unit.JobType(context.Background(), name)
 	return err == nil && (kind == "stop" || strings.Contains(kind, "restart"))
 }
 
-func (e *env) tryReload(ctx context.Context, name string, drained bool) error {
-	client, err := e.dial(ctx, name)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
+func (e *env) tryReload(ctx context.Context, client *control.Client, name string, drained bool) error {
 	result, err := client.Reload(ctx, drained, e.showEvent)
 	if errors.Is(err, control.ErrLost) {
 		return hinted{fmt.Errorf("reload %s: %w", name, err), "supervisor status " + name + " shows what became of it"}

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/8265a91a/supervisor/internal/sys"
 )
 
 // SocketName is the file name of the control socket in a service's runtime directory.
@@ -43,6 +45,12 @@ func Dial(ctx context.Context, dir string) (*Client, error) {
 		return nil, err
 	}
 	return &Client{conn: conn, in: bufio.NewReader(io.LimitReader(conn, maxAnswer))}, nil
+}
+
+// PID is the daemon's process id, as it was when it opened the control socket.
+func (c *Client) PID() (int, error) {
+	peer, err := sys.PeerCred(c.conn.(*net.UnixConn))
+	return peer.PID, err
 }
 
 // Close ends the connection. A reload that is under way goes on.

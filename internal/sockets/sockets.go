@@ -241,11 +241,10 @@ func cutNumber(name string) (base string, n int) {
 // freeName makes a unique name that systemd accepts as FDNAME: the worker's name for the socket where it has one,
 // otherwise network and address.
 func (set *Set) freeName(s *Socket) string {
-	name := s.FDName
-	if name == "" {
-		name = Describe(s.Info)
+	if s.FDName == "" {
+		return set.numbered(Describe(s.Info))
 	}
-	return set.numbered(name)
+	return set.numbered(clean(s.FDName))
 }
 
 func (set *Set) numbered(name string) string {
@@ -263,18 +262,23 @@ func (set *Set) numbered(name string) string {
 // maxName leaves room for prefixes and numbers within FDNAME's 255 bytes.
 const maxName = 200
 
-// Describe makes a name out of network and address, of characters that FDNAME allows: no colon, no control
-// character, nothing beyond ASCII, and no backslash, which systemd's parser eats.
+// Describe makes a name that FDNAME allows out of network and address.
 func Describe(info sys.Socket) string {
 	name := info.Network + "-" + info.Address
 	if info.Device != "" {
 		name += "%" + info.Device
 	}
-	clean := strings.Map(func(r rune) rune {
+	return clean(name)
+}
+
+// clean replaces what FDNAME does not allow: colons, control characters, all beyond ASCII, and backslashes, which
+// systemd's parser eats. A .socket unit without FileDescriptorName= brings such a name: the unit's own, escapes included.
+func clean(name string) string {
+	name = strings.Map(func(r rune) rune {
 		if r < 0x20 || r > 0x7e || r == ':' || r == '\\' {
 			return '_'
 		}
 		return r
 	}, name)
-	return clean[:min(len(clean), maxName)]
+	return name[:min(len(name), maxName)]
 }

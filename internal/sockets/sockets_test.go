@@ -159,7 +159,8 @@ func TestNames(t *testing.T) {
 	set := newSet(t)
 	for i, s := range []*sockets.Socket{
 		fake("", "http", 0, 1), fake("", "http", 1, 2), fake("http", "", 0, 3), fake("", "", 0, 4), fake("", "", 0, 5),
-		fake("http.2", "", 0, 6),
+		fake("http.2", "", 0, 6), fake("", `esc\x2daped.socket`, 0, 7), fake("", "tp@a:b.socket", 0, 8), fake("", strings.Repeat("n", 255), 0, 9),
+		fake("", strings.Repeat("n", 255), 1, 10),
 	} {
 		if i >= 3 && i < 5 {
 			s.Info = sys.Socket{Network: "unix", Address: "/run/a:b\\c\x01" + strings.Repeat("ö", 300), Device: "eth0"}
@@ -172,7 +173,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%q is there twice", s.Name)
 		}
 		seen[s.Name] = true
-		if err := fdstore.ValidName("supervisor.socket." + s.Name); err != nil {
+		if err := fdstore.ValidName("supervisor.alternate." + s.Name); err != nil {
 			t.Errorf("%q: %v", s.Name, err)
 		}
 		if strings.ContainsAny(s.Name, "\\:") {

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/8265a91a/supervisor/internal/handoff"
 	"github.com/8265a91a/supervisor/internal/probe"
@@ -17,6 +18,7 @@ func (d *Daemon) adoptSockets(in *inherited, last *state) {
 	stored := cookies(in.stored)
 	position := map[string]int{}
 	for _, u := range in.units {
+		u.name = strings.ReplaceAll(u.name, ":", "_") // of a unit such as "tp@a:b.socket": it parts names for the worker
 		s, err := sockets.New(u.fd, sockets.Unit, u.name)
 		if err != nil {
 			d.Note(handoff.Warning, fmt.Sprintf("descriptor %q of a .socket unit is ignored: it is no socket (%v)", u.name, err))

@@ -1,6 +1,7 @@
 package supervisor_test
 
 import (
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -73,4 +74,31 @@ func TestUnitSocket(t *testing.T) {
 		t.Errorf("after a stop and a start: %q, %v", answer, err)
 	}
 	s.stop()
+}
+
+// Without FileDescriptorName= a socket is called after its unit, in characters and of a length that the FD store does
+// not keep.
+func TestUnitSocketName(t *testing.T) {
+	t.Parallel()
+	for name, entry := range map[string]string{
+		`esc\x2daped@a:b.socket`:             "esc_x2daped@a_b.socket",
+		strings.Repeat("n", 248) + ".socket": strings.Repeat("n", 200),
+	} {
+		s := newService(t, unitOnly)
+		s.passed(name)
+		s.start()
+		load := s.load()
+		s.reload()
+		s.kill()
+		s.start()
+		s.reload()
+		if f := s.fds(); len(f.Sockets) != 1 || f.Sockets[0].Origin != "unit" || f.Sockets[0].Name != entry || !f.Sockets[0].Stored {
+			t.Errorf("held: %+v", f.Sockets)
+		}
+		if names := s.manager.Names(); !slices.Contains(names, "supervisor.socket."+entry) {
+			t.Errorf("stored: %v", names)
+		}
+		load.end()
+		s.stop()
+	}
 }

@@ -18,12 +18,19 @@ package unit
 
 import (
 	"os"
+	"strconv"
 	"strings"
 )
 
 // Own returns the name of the service unit this process runs in, from its control group; empty outside of systemd.
-func Own() string {
-	for part := range strings.SplitSeq(ownGroup().path, "/") {
+func Own() string { return ownGroup().service() }
+
+// Of returns the name of the service unit the process pid runs in; empty if there is none.
+func Of(pid int) string { return groupOf(strconv.Itoa(pid)).service() }
+
+// service is the name of the service unit that the control group belongs to.
+func (g group) service() string {
+	for part := range strings.SplitSeq(g.path, "/") {
 		if strings.HasSuffix(part, ".service") && !strings.HasPrefix(part, "user@") {
 			return part
 		}
@@ -41,8 +48,11 @@ const (
 	legacy  = ":name=systemd:"
 )
 
-func ownGroup() group {
-	data, err := os.ReadFile("/proc/self/cgroup")
+func ownGroup() group { return groupOf("self") }
+
+// groupOf reads the control group of a process, by its directory in /proc.
+func groupOf(process string) group {
+	data, err := os.ReadFile("/proc/" + process + "/cgroup")
 	if err != nil {
 		return group{}
 	}

@@ -36,6 +36,9 @@ func TestProcessesOutsideOfAUnit(t *testing.T) {
 	if pids, err := unit.Processes(); err != nil || len(pids) != 0 {
 		t.Errorf("got %v, %v", pids, err)
 	}
+	if of := unit.Of(os.Getpid()); of != "" {
+		t.Errorf("this process is said to be in %q", of)
+	}
 	if unit.Contains(os.Getpid()) {
 		t.Error("this process is said to be in a unit")
 	}

@@ -151,7 +151,8 @@ func checkPlan(conventions []string, sockets []Socket, options Options) error {
 			return fmt.Errorf("two sockets are called %q", s.Name)
 		}
 		names[s.Name] = true
-		if err := fdstore.ValidName(s.fdName()); err != nil {
+		// A backslash, as in the escaped name of a unit, is kept here: only the FD store loses it.
+		if err := fdstore.ValidName(strings.ReplaceAll(s.fdName(), `\`, "_")); err != nil {
 			return fmt.Errorf("socket %q: %w", s.Name, err)
 		}
 	}
