@@ -4,6 +4,8 @@ package vm
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -71,7 +73,14 @@ func (m *Machine) run(scenario scenarioFunc) {
 	cursor := m.Cursor()
 	defer func() {
 		if t.Failed() {
-			lines := strings.Split(m.try(nil, "journalctl", "-q", "--no-pager", "-o", "short-precise", "--after-cursor", cursor).Stdout, "\n")
+			text := m.try(nil, "journalctl", "-q", "--no-pager", "-o", "short-precise", "--after-cursor", cursor).Stdout
+			if path := os.Getenv("SUPERVISOR_TEST_RESULTS"); path != "" { // all of it, as what went wrong may be long ago
+				path = filepath.Join(filepath.Dir(path), strings.ReplaceAll(t.Name(), "/", "-")+".journal")
+				if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+					t.Error(err)
+				}
+			}
+			lines := strings.Split(text, "\n")
 			const most = 150
 			if len(lines) > most {
 				lines = lines[len(lines)-most:]
