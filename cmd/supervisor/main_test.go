@@ -107,7 +107,7 @@ func (d *daemon) Status() control.Status {
 
 func (d *daemon) FDs() control.FDs { return d.fds }
 
-func (d *daemon) Reexec(context.Context) control.Result {
+func (d *daemon) Reexec(context.Context, func(control.Event)) control.Result {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.reexeced = d.result.OK

@@ -17,7 +17,7 @@ var reexecCommand = command{
        supervisor reexec --all [--runtime-dir DIR]
 
 Makes the supervisor of the service execute its binary again, in the same process. Workers, sockets and generations
-stay as they are. Returns when the new program answers.
+stay as they are. A handoff under way is waited for. Returns when the new program answers.
 
   --all   every service that runs
 
@@ -69,14 +69,12 @@ func reexec(e *env, name string) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), reexecTimeout)
-	defer cancel()
-	client, err := e.dial(ctx, name)
+	client, err := e.dial(context.Background(), name)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	result, err := client.Reexec(ctx)
+	result, err := client.Reexec(context.Background(), e.showEvent) // a handoff under way has limits of its own
 	if err != nil && !errors.Is(err, control.ErrLost) {
 		return fmt.Errorf("reexec %s: %w", name, err)
 	}
@@ -84,6 +82,8 @@ func reexec(e *env, name string) error {
 		e.fail(result.Error, result.Hint)
 		return errReported
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), reexecTimeout)
+	defer cancel()
 	after, err := e.awaitNew(ctx, name, before.Started)
 	if err != nil {
 		return hinted{fmt.Errorf("reexec %s: the new program does not answer: %w", name, err), "journalctl -u supervisor@" + name}

@@ -77,8 +77,8 @@ func (e *env) daemon(operands []string, file string) error {
 
 // preflight is what a running supervisor starts a new binary with before it makes it its own (see reexec).
 func preflight(e *env, args []string) int {
-	if len(args) != 2 {
+	if len(args) != 3 {
 		return e.report(usageError{"preflight is for the supervisor itself", ""})
 	}
-	return e.report(supervisor.Preflight(args[0], args[1]))
+	return e.report(supervisor.Preflight(args[0], args[1], args[2]))
 }

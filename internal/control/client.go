@@ -67,9 +67,10 @@ func (c *Client) Reload(ctx context.Context, drained bool, onEvent func(Event)) 
 	return *e.Result, nil
 }
 
-// Reexec asks the supervisor to replace its binary in place.
-func (c *Client) Reexec(ctx context.Context) (Result, error) {
-	e, err := c.ask(ctx, Request{Op: OpReexec}, TypeResult, nil)
+// Reexec asks the supervisor to replace its binary in place, and returns when that is about to happen. onEvent sees a
+// note if something must end first.
+func (c *Client) Reexec(ctx context.Context, onEvent func(Event)) (Result, error) {
+	e, err := c.ask(ctx, Request{Op: OpReexec}, TypeResult, onEvent)
 	if err != nil {
 		return Result{}, err
 	}

@@ -32,7 +32,7 @@ type daemon struct {
 func (d *daemon) Reload(ctx context.Context, drained bool, events func(control.Event)) control.Result {
 	return d.reload(ctx, drained, events)
 }
-func (d *daemon) Reexec(context.Context) control.Result { return control.Result{OK: true, PID: 7} }
+func (d *daemon) Reexec(context.Context, func(control.Event)) control.Result { return control.Result{OK: true, PID: 7} }
 func (d *daemon) FDs() control.FDs                      { return d.fds }
 func (d *daemon) Status() control.Status {
 	return control.Status{Name: "web", PID: 7, Started: time.Unix(1, 0).UTC(), Handoffs: []control.Trace{{ID: 3, Took: control.Duration(1500 * time.Microsecond)}}}
@@ -135,7 +135,7 @@ func TestQueries(t *testing.T) {
 	if err != nil || len(fds.Sockets) != 10000 || fds.V != control.Version {
 		t.Errorf("got %d sockets of version %d (%v)", len(fds.Sockets), fds.V, err)
 	}
-	if r, err := dial(t, dir).Reexec(context.Background()); err != nil || !r.OK || r.PID != 7 {
+	if r, err := dial(t, dir).Reexec(context.Background(), nil); err != nil || !r.OK || r.PID != 7 {
 		t.Errorf("reexec: %+v, %v", r, err)
 	}
 }

@@ -34,7 +34,7 @@ type Handler interface {
 	Reload(ctx context.Context, drained bool, events func(Event)) Result
 	// Reexec prepares to replace the supervisor's binary in place and returns before that happens: the daemon lets
 	// Serve end first, which sends the answer.
-	Reexec(ctx context.Context) Result
+	Reexec(ctx context.Context, events func(Event)) Result
 	Status() Status
 	FDs() FDs
 }
@@ -150,7 +150,7 @@ func (s *session) run(ctx context.Context, uid uint32) {
 			return s.handler.Reload(ctx, request.Drained, events)
 		})
 	case OpReexec:
-		s.perform(ctx, func(ctx context.Context, _ func(Event)) Result { return s.handler.Reexec(ctx) })
+		s.perform(ctx, s.handler.Reexec)
 	}
 }
 

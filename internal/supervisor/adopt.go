@@ -21,6 +21,7 @@ func (d *Daemon) adopt(in *inherited, last *state) {
 		d.keeper.sequence, d.keeper.lastServed = last.Sequence, last.Serving
 		d.lastN, d.slot, d.traces = last.Generation, last.Slot, last.Handoffs
 		d.since = last.Since
+		d.keeper.handoffWanted = last.HandoffWanted // until it is done
 	}
 	d.keeper.bundle = in.bundle
 	if in.bundle == 0 && last != nil && last.Bundle != 0 {

@@ -3,6 +3,8 @@ package supervisor_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -199,6 +201,45 @@ func (s *service) forget(prefixes ...string) {
 			}
 		}
 	}
+}
+
+// A restart of the service owes a handoff to a new worker: a supervisor that dies before it has come to that leaves it to
+// the next one.
+func TestOwedHandoff(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	s.settled()
+	s.kill()
+	s.edit(func(st map[string]any) { st["handoff_wanted"] = true })
+	checking, goOn := filepath.Join(s.dir, "checking"), filepath.Join(s.dir, "go-on")
+	s.configure(fmt.Sprintf("[worker]\ncommand = [%q, \"-generation\", \"${generation}\", \"-args\", %q]\ncheck = [\"/bin/sh\", \"-c\", %q]\n",
+		workerProgram, s.argsFile(), fmt.Sprintf("touch %s; until [ -e %s ]; do sleep 0.01; done", checking, goOn)))
+	s.start()
+	s.eventually(func() string {
+		if _, err := os.Stat(checking); err != nil {
+			return "no handoff has begun"
+		}
+		return ""
+	})
+	s.kill()
+	if err := os.WriteFile(goOn, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	s.eventually(func() string {
+		if _, n := s.serving(); n != 2 {
+			return "the worker is the old one"
+		}
+		return ""
+	})
+	s.settled()
+	s.kill()
+	s.start()
+	if _, n := s.settled(); n != 2 {
+		t.Errorf("generation %d serves: the handoff was done twice", n)
+	}
+	s.stop()
 }
 
 // What the last supervisor left is broken in every way: one warning each at most, the port never refuses, and the

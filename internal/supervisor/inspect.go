@@ -70,7 +70,10 @@ func (d *Daemon) result(op *operation) control.Result {
 		r.Took = control.Duration(op.handoff.Trace.Took)
 	}
 	d.Do(func(*sockets.Set) {
-		if d.serving != nil {
+		switch {
+		case op.err == nil:
+			r.Generation, r.PID = op.handoff.New.N, op.handoff.New.PID()
+		case d.serving != nil:
 			r.Generation, r.PID = d.serving.N, d.serving.PID()
 		}
 		if op.err != nil && op.handoff != nil {

@@ -27,9 +27,9 @@ func (d *Daemon) Do(f func(held *sockets.Set)) {
 }
 
 // loop owns the state from here on.
-func (d *Daemon) loop(ctx context.Context, last *state, signals chan os.Signal) error {
+func (d *Daemon) loop(ctx context.Context, last *state) error {
 	defer close(d.ended)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGCHLD)
+	defer reapOrphans()()
 	watchdog := d.manager.watchdogTicker()
 	defer watchdog.Stop()
 	second := &ticker{} // runs only while somebody waits: an idle supervisor does not wake up
@@ -41,7 +41,7 @@ func (d *Daemon) loop(ctx context.Context, last *state, signals chan os.Signal) 
 		select {
 		case call := <-d.calls:
 			call()
-		case sig := <-signals:
+		case sig := <-d.signals:
 			d.onSignal(sig)
 		case <-watchdog.C:
 			d.manager.notify("WATCHDOG=1")
@@ -57,6 +57,23 @@ func (d *Daemon) loop(ctx context.Context, last *state, signals chan os.Signal) 
 	}
 }
 
+// reapOrphans does what init does, until stop is called. It is no affair of the loop: it waits while a worker is being
+// started, perhaps from a file system that hangs.
+func reapOrphans() (stop func()) {
+	died := make(chan os.Signal, 1)
+	died <- syscall.SIGCHLD // what ended before
+	signal.Notify(died, syscall.SIGCHLD)
+	go func() {
+		for range died {
+			worker.ReapOrphans()
+		}
+	}()
+	return func() {
+		signal.Stop(died)
+		close(died)
+	}
+}
+
 func (d *Daemon) onSignal(sig os.Signal) {
 	switch sig {
 	case syscall.SIGHUP, syscall.SIGUSR2:
@@ -66,8 +83,6 @@ func (d *Daemon) onSignal(sig os.Signal) {
 		}
 	case syscall.SIGTERM, syscall.SIGINT:
 		d.stop()
-	case syscall.SIGCHLD:
-		worker.ReapOrphans()
 	}
 }
 

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, activation.Shim(os.Args[2:]))
 			os.Exit(126)
 		case "preflight":
-			exitWith(supervisor.Preflight(os.Args[2], os.Args[3]))
+			exitWith(supervisor.Preflight(os.Args[2], os.Args[3], os.Args[4]))
 		case sendCommand:
 			var fds []int
 			for n := 3; ; n++ {

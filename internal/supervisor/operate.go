@@ -92,6 +92,7 @@ func (d *Daemon) finish(op *operation, err error) {
 	}
 	op.err = err
 	close(op.done)
+	d.keeper.handoffWanted = false // what came of it, the caller or the journal knows
 	d.save()
 	switch {
 	case d.stopping:
@@ -163,7 +164,7 @@ func (d *Daemon) startFirst(last *state) {
 	op := newOperation(handoff.Start)
 	d.start(op, nil, cfg)
 	go func() {
-		<-op.done
+		op := d.lastAfter(op)
 		if resumed && op.err != nil {
 			d.Do(func(*sockets.Set) {
 				if d.op == nil && !d.stopping {
@@ -172,7 +173,7 @@ func (d *Daemon) startFirst(last *state) {
 					d.start(op, nil, cfg)
 				}
 			})
-			<-op.done
+			op = d.lastAfter(op)
 		}
 		if op.err == nil || previous == nil || previous.Sum == cfg.Sum {
 			d.firstDone(op)
@@ -186,9 +187,22 @@ func (d *Daemon) startFirst(last *state) {
 				d.start(op, nil, previous)
 			}
 		})
-		<-op.done
-		d.firstDone(op)
+		d.firstDone(d.lastAfter(op))
 	}()
+}
+
+// lastAfter waits for op, and if that fails for what was asked for meanwhile and follows it. It returns the one that came
+// to serve, or the last.
+func (d *Daemon) lastAfter(op *operation) *operation {
+	for {
+		<-op.done
+		var next *operation
+		d.Do(func(*sockets.Set) { next = d.op })
+		if op.err == nil || next == nil {
+			return op
+		}
+		op = next
+	}
 }
 
 func (d *Daemon) firstDone(op *operation) {
@@ -201,6 +215,7 @@ func (d *Daemon) firstDone(op *operation) {
 			return
 		}
 		d.failedStart()
+		d.stopping = true
 		d.exit <- &StartError{fmt.Sprintf("cannot start %s: %s", d.opts.Name, describeFailure(op.err)), d.hintFor(op)}
 	})
 }

@@ -252,6 +252,30 @@ func TestReloadDuringStart(t *testing.T) {
 	s.stop()
 }
 
+// If the first start fails, and the reload that was asked for meanwhile fails too, the service has failed: a supervisor
+// without a worker would only look like one.
+func TestReloadDuringFailingStart(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	goOn := s.paused("-exit=3")
+	s.launch()
+	s.eventually(func() string {
+		c, err := control.Dial(s.ctx(), s.runtime())
+		if err != nil {
+			return err.Error()
+		}
+		c.Close()
+		return ""
+	})
+	s.signal(syscall.SIGHUP)
+	s.queued()
+	goOn()
+	if exit := s.ended(); exit.Code != 1 || !strings.Contains(s.log(), "cannot start") {
+		t.Errorf("the daemon ended with %+v", exit)
+	}
+	s.stopped()
+}
+
 // A SIGHUP before there is anything to reload is not lost, and ends nobody.
 func TestSignalDuringStart(t *testing.T) {
 	t.Parallel()

@@ -30,6 +30,15 @@ func TestPauseAfterFailedStarts(t *testing.T) {
 	s.configure("!nonsense = 1\n")
 	fails(2, "configuration broken")
 	s.configure("")
+	s.launch()
+	s.eventually(func() string {
+		if !strings.Contains(s.log(), "failed_starts=3 ") {
+			return "no pause"
+		}
+		return ""
+	})
+	s.stop() // is obeyed, and in order
+	s.configure("")
 	s.arguments()
 	s.start()
 	s.stop()

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/8265a91a/supervisor/internal/config"
 	"github.com/8265a91a/supervisor/internal/control"
 	"github.com/8265a91a/supervisor/internal/handoff"
 	"github.com/8265a91a/supervisor/internal/sockets"
@@ -27,8 +28,8 @@ const preflightTimeout = 10 * time.Second
 // same children, all descriptors. execve cannot be taken back, so the new binary first has to read the present state
 // in a process of its own (see [Preflight]); if it cannot, nothing changes. A handoff under way is waited for. The
 // answer is sent first, then the servers close, then the binary changes.
-func (d *Daemon) Reexec(ctx context.Context) control.Result {
-	binary, err := d.prepareReexec(ctx)
+func (d *Daemon) Reexec(ctx context.Context, events func(control.Event)) control.Result {
+	binary, err := d.prepareReexec(ctx, events)
 	if err != nil {
 		return control.Result{Error: "cannot replace the supervisor's binary: " + err.Error() + "; this one stays in charge"}
 	}
@@ -36,12 +37,17 @@ func (d *Daemon) Reexec(ctx context.Context) control.Result {
 	return control.Result{OK: true}
 }
 
-func (d *Daemon) prepareReexec(ctx context.Context) (string, error) {
+func (d *Daemon) prepareReexec(ctx context.Context, events func(control.Event)) (string, error) {
 	binary, err := os.Executable()
 	if err != nil {
 		return "", err
 	}
 	binary = strings.TrimSuffix(binary, " (deleted)")
+	waits := false
+	d.Do(func(*sockets.Set) { waits = d.op != nil })
+	if waits {
+		events(control.Event{Type: control.TypeNote, Text: "a handoff is under way; the binary is replaced when it is over"})
+	}
 	if err := d.waitForHandoff(ctx); err != nil {
 		return "", err
 	}
@@ -74,15 +80,23 @@ func (d *Daemon) waitForHandoff(ctx context.Context) error {
 
 // reexec changes the binary. If that fails after all, this one goes on.
 func (d *Daemon) reexec(binary string) {
-	d.Do(func(*sockets.Set) { d.replacing = true })
+	for begun := false; !begun; { // whoever waits for a reload gets its result first
+		if err := d.waitForHandoff(context.Background()); err != nil {
+			return
+		}
+		d.Do(func(*sockets.Set) {
+			begun = d.op == nil
+			d.replacing = begun
+		})
+	}
 	d.stopServers()
 	for done := false; !done; {
 		if err := d.waitForHandoff(context.Background()); err != nil {
 			return
 		}
 		d.Do(func(*sockets.Set) {
-			if d.op != nil {
-				return // one began meanwhile
+			if d.op != nil || d.stopping || len(d.signals) > 0 {
+				return // one began meanwhile, or is asked for
 			}
 			done = true
 			err := d.exec(binary)
@@ -111,7 +125,7 @@ func (d *Daemon) preflight(ctx context.Context, binary string) error {
 	ctx, cancel := context.WithTimeout(ctx, preflightTimeout)
 	defer cancel()
 	out, err := worker.Run(ctx, worker.Command{
-		Argv:  []string{binary, "preflight", d.opts.Name, file},
+		Argv:  []string{binary, "preflight", d.opts.Name, file, d.opts.ConfigPath},
 		Env:   os.Environ(),
 		Files: []int{-1, -1, -1},
 	})
@@ -123,13 +137,22 @@ func (d *Daemon) preflight(ctx context.Context, binary string) error {
 
 // Preflight is the trial run: it returns nil if this binary could take over the service called name from a
 // supervisor whose state is in file.
-func Preflight(name, file string) error {
+func Preflight(name, file, configPath string) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	_, err = decodeState(data, name)
-	return err
+	s, err := decodeState(data, name)
+	if err != nil {
+		return err
+	}
+	// What a living worker was started with must be understood, or its drain and its restart are lost.
+	for sum, text := range s.Configs {
+		if _, err := config.Recall(name, configPath, []byte(text)); err != nil {
+			return fmt.Errorf("the configuration %.12s that is in force: %w", sum, err)
+		}
+	}
+	return nil
 }
 
 // exec runs on the loop, so nothing changes any more. It returns only if it failed.

@@ -68,7 +68,7 @@ func (s *service) reexec() control.Result {
 	s.t.Helper()
 	c := s.dial()
 	defer c.Close()
-	r, err := c.Reexec(s.ctx())
+	r, err := c.Reexec(s.ctx(), nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -82,6 +82,12 @@ func (s *service) reexeced() {
 	if r := s.reexec(); !r.OK {
 		s.t.Fatal(r.Error)
 	}
+	s.reexecedSince(before)
+}
+
+// reexecedSince waits until another program answers than before.
+func (s *service) reexecedSince(before control.Status) {
+	s.t.Helper()
 	s.eventually(func() string {
 		c, err := control.Dial(s.ctx(), s.runtime())
 		if err != nil {
@@ -202,8 +208,18 @@ func TestReexecDuringReload(t *testing.T) {
 		done <- r
 	}()
 	s.underWay()
-	time.AfterFunc(300*time.Millisecond, goOn) // nobody can tell whether the daemon has the request yet
-	s.reexeced()
+	before := s.status()
+	c := s.dial()
+	r, err := c.Reexec(s.ctx(), func(e control.Event) {
+		if strings.Contains(e.Text, "a handoff is under way") {
+			goOn()
+		}
+	})
+	c.Close()
+	if err != nil || !r.OK {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	s.reexecedSince(before)
 	if r := <-done; !r.OK || r.Generation != 2 {
 		t.Errorf("reload: %+v", r)
 	}

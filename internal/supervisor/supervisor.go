@@ -75,6 +75,7 @@ type Daemon struct {
 	since    time.Time // of the service: kept over supervisors
 	manager  *manager
 	calls    chan func()
+	signals  chan os.Signal
 	ended    chan struct{} // closed when the loop ends
 
 	held    *sockets.Set
@@ -126,14 +127,14 @@ func Run(ctx context.Context, opts Options) error {
 		// systemd starts services with SIGPIPE ignored (IgnoreSIGPIPE=). Go's runtime undoes that, also for children.
 		signal.Ignore(syscall.SIGPIPE)
 	}
-	// A request to reload that comes too early waits: it would end the process.
+	// What is asked for too early waits: a reload would end the process, and so would a stop, without a drain.
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
 	received, problems := activation.Take()
 	d := &Daemon{
 		opts: opts, log: opts.Log, started: time.Now(), since: time.Now(),
-		calls: make(chan func()), ended: make(chan struct{}), exit: make(chan error, 1),
+		calls: make(chan func()), signals: signals, ended: make(chan struct{}), exit: make(chan error, 1),
 		changed: make(chan struct{}),
 		held:    sockets.NewSet(), drains: map[*handoff.Generation]*drain{}, left: map[half]bool{},
 		saves: gathered{pause: 100 * time.Millisecond}, statuses: gathered{pause: time.Second},
@@ -175,7 +176,7 @@ func Run(ctx context.Context, opts Options) error {
 		return err
 	}
 	defer func() { d.stopServers() }()
-	return d.loop(ctx, last, signals)
+	return d.loop(ctx, last)
 }
 
 // prepareDirectories makes the runtime directory; the notify sockets must be reachable by a worker that gave up root.
@@ -210,7 +211,22 @@ func (d *Daemon) pauseAfterFailures(last *state) {
 	d.failedStarts = last.FailedStarts
 	pause := min(pauseFirst<<min(d.failedStarts, 10), pauseLimit)
 	d.log.Info("the last start failed, waiting before the next", "failed_starts", strconv.Itoa(d.failedStarts), "pause", pause.String())
-	time.Sleep(pause) // nothing runs yet: SIGTERM ends the process as by default
+	for end := time.After(pause); ; {
+		select {
+		case <-end:
+			return
+		case sig := <-d.signals:
+			defer func() { // it is the loop's to answer
+				select {
+				case d.signals <- sig:
+				default: // full of others
+				}
+			}()
+			if sig == syscall.SIGTERM || sig == syscall.SIGINT {
+				return
+			}
+		}
+	}
 }
 
 // failedStart leaves a note to the next supervisor.
