@@ -207,7 +207,7 @@ func adoptPidfd(fd *sys.FD, gs generationState) (*worker.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if gs.PID != 0 && (p.PID() != gs.PID || gs.StartTime != 0 && p.StartTime() != gs.StartTime) {
+	if gs.PID != 0 && (p.PID() != gs.PID || gs.StartTime != 0 && p.StartTime() != 0 && p.StartTime() != gs.StartTime) {
 		p.Release()
 		return nil, fmt.Errorf("its pidfd is of process %d, not of %d", p.PID(), gs.PID)
 	}

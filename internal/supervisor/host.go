@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -62,11 +61,8 @@ func (d *Daemon) Spawned(g *handoff.Generation) error {
 	var err error
 	d.Do(func(*sockets.Set) {
 		d.watch(g)
-		_, err = d.sync()
+		err = d.sync()
 	})
-	if errors.Is(err, context.Canceled) {
-		return err
-	}
 	if err != nil {
 		return fmt.Errorf("store the worker's pidfd: %w", err)
 	}

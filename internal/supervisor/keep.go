@@ -100,7 +100,7 @@ func (k *keeper) known(name string, fd int, identity uint64) {
 // Sync implements [handoff.Host]: it returns when systemd has everything that is held.
 func (d *Daemon) Sync(ctx context.Context) error {
 	var err error
-	sync := func(*sockets.Set) { _, err = d.sync() }
+	sync := func(*sockets.Set) { err = d.sync() }
 	d.Do(sync)
 	if errors.Is(err, fdstore.ErrFull) {
 		if use, ok := d.manager.askStore(ctx); ok { // it may have been raised
@@ -156,7 +156,7 @@ func (d *Daemon) repair(ctx context.Context) error {
 	d.Note(handoff.Warning, fmt.Sprintf("systemd holds %d of %d descriptors, FileDescriptorStoreMax= was lowered or its store was emptied: all are stored again", use.count, k.store.Len()))
 	k.setLimit(use.max)
 	k.startAnew()
-	if _, err := d.sync(); err != nil {
+	if err := d.sync(); err != nil {
 		return err
 	}
 	if use, err = d.askStored(ctx); err != nil || use.count >= k.store.Len() {
@@ -177,24 +177,37 @@ func (d *Daemon) checkStore() {
 	}
 }
 
-// save is sync for changes that nobody waits for.
+// saveAgain is the pause before what could not be saved is tried again.
+const saveAgain = 5 * time.Second
+
+// save is sync for changes that nobody waits for. It is tried again if systemd did not read: a state that says less than
+// the truth costs a worker its life when the next supervisor reads it.
 func (d *Daemon) save() {
-	if _, err := d.sync(); err != nil {
-		d.Note(handoff.Warning, "cannot save to the FD store: "+err.Error())
+	err := d.sync()
+	if err == nil {
+		return
+	}
+	d.Note(handoff.Warning, "cannot save to the FD store: "+err.Error())
+	if d.unsaved == nil && !errors.Is(err, fdstore.ErrFull) { // of a full one the next handoff knows
+		d.unsaved = time.AfterFunc(saveAgain, func() {
+			d.Do(func(*sockets.Set) { d.unsaved = nil; d.save() })
+		})
 	}
 }
 
 // sync sends what differs: new entries, then the state that describes them, then removals, so that at every moment
 // the store holds at least what its state speaks of. It runs on the loop.
-func (d *Daemon) sync() (changed bool, err error) {
+func (d *Daemon) sync() error {
 	k := d.keeper
 	if k.store == nil {
-		return false, nil
+		return nil
 	}
 	want, overflow := d.entries()
-	oldBundle := k.bundle
-	if err := k.makeRoom(want, overflow); err != nil {
-		return false, err
+	if err := k.makeRoom(want, overflow); errors.Is(err, fdstore.ErrFull) {
+		// The state has its place: by that the next supervisor finds a worker without an entry, by pid and start time.
+		return errors.Join(err, d.writeState())
+	} else if err != nil {
+		return err
 	}
 	for _, e := range want {
 		if id, ok := k.have[e.name]; ok && id == e.identity {
@@ -202,28 +215,26 @@ func (d *Daemon) sync() (changed bool, err error) {
 		}
 		if _, ok := k.have[e.name]; ok { // the name now means another descriptor
 			if err := k.remove(e.name); err != nil {
-				return changed, err
+				return err
 			}
 		}
 		if err := k.store.Add(e.name, e.fd, false); err != nil {
-			return changed, fmt.Errorf("store %s: %w", e.name, err)
+			return fmt.Errorf("store %s: %w", e.name, err)
 		}
 		k.have[e.name] = e.identity
-		changed = true
 		fault.Point("store entry")
 	}
 	if err := k.syncBundle(overflow); err != nil {
-		return changed, err
+		return err
 	}
 	if err := d.writeState(); err != nil {
-		return changed, err
+		return err
 	}
-	removed, err := k.prune(want, k.bundleName(k.bundle))
-	return changed || removed || oldBundle != k.bundle, err
+	return k.prune(want, k.bundleName(k.bundle))
 }
 
 // prune removes what is not wanted any more.
-func (k *keeper) prune(want []entry, bundle string) (removed bool, err error) {
+func (k *keeper) prune(want []entry, bundle string) error {
 	keep := map[string]bool{entryState: true, bundle: true}
 	for _, e := range want {
 		keep[e.name] = true
@@ -231,12 +242,11 @@ func (k *keeper) prune(want []entry, bundle string) (removed bool, err error) {
 	for name := range k.have {
 		if !keep[name] {
 			if err := k.remove(name); err != nil {
-				return removed, err
+				return err
 			}
-			removed = true
 		}
 	}
-	return removed, nil
+	return nil
 }
 
 // makeRoom sees to it that what is new fits. In a store without room the removals, which otherwise come last, come
@@ -254,7 +264,7 @@ func (k *keeper) makeRoom(want []entry, overflow []fdstore.Named) error {
 	if k.limit == 0 || k.store.Len()+needed <= k.limit {
 		return nil
 	}
-	if _, err := k.prune(want, k.bundleName(k.bundle)); err != nil {
+	if err := k.prune(want, k.bundleName(k.bundle)); err != nil {
 		return err
 	}
 	if needed == 1 || k.store.Len()+needed-1 <= k.limit {

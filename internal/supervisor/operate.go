@@ -112,7 +112,7 @@ func (d *Daemon) finish(op *operation, err error) {
 func (d *Daemon) succeeded(op *operation) {
 	h := op.handoff
 	text := fmt.Sprintf("generation %d (pid %d) serves since %s", h.New.N, h.New.PID(), h.New.Since.Format(time.RFC3339))
-	if d.manager.ready(text) {
+	if d.manager.ready(text) || op.kind == handoff.Restart {
 		go d.checkStore()
 	}
 	d.log.Info("handoff done", "kind", string(op.kind), "generation", h.New.N, "worker", h.New.PID(), "took", h.Trace.Took.String(), "steps", h.Trace.Summary())

@@ -2,12 +2,14 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
 	"github.com/8265a91a/supervisor/internal/config"
 	"github.com/8265a91a/supervisor/internal/handoff"
 	"github.com/8265a91a/supervisor/internal/sockets"
+	"github.com/8265a91a/supervisor/pkg/fdstore"
 )
 
 // stop begins the end: SIGTERM, SIGINT, or the caller's context. Asked for again it hurries.
@@ -63,11 +65,15 @@ func (d *Daemon) leave() {
 	for _, dr := range d.drains {
 		dr.cancel()
 	}
-	d.save()
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		if err := d.keeper.store.Barrier(ctx); err != nil {
+		err := d.Sync(ctx)
+		for err != nil && ctx.Err() == nil && !errors.Is(err, fdstore.ErrFull) { // systemd may be busy with the restart
+			time.Sleep(100 * time.Millisecond)
+			err = d.Sync(ctx)
+		}
+		if err != nil {
 			d.Note(handoff.Warning, "systemd has not confirmed the stored state: "+err.Error())
 		}
 		d.exit <- nil

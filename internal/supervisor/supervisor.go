@@ -97,6 +97,7 @@ type Daemon struct {
 	retryAt time.Time
 	traces  []*handoff.Trace
 
+	unsaved    *time.Timer // until what could not be saved is tried again
 	saves      gathered // that workers cause
 	statuses   gathered // what workers say of themselves
 	pushWarned time.Time

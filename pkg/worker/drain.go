@@ -164,6 +164,9 @@ func (d *drain) escalate(ctx context.Context) bool {
 
 func (d *drain) send(sig syscall.Signal) {
 	n, err := d.t.Signal(sig)
+	if n == 0 && d.p.Signal(sig) == nil { // /proc cannot be read, or hides it: its pidfd reaches it
+		n = 1
+	}
 	if err != nil {
 		d.note(fmt.Sprintf("escalation: %v", err))
 	}

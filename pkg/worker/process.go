@@ -52,6 +52,12 @@ func Ended(pid int, startTime uint64) *Process {
 func watch(pidfd *sys.FD, pid int) (*Process, error) {
 	n := pidfd.Num()
 	st, err := readStat(pid, nil)
+	if errors.Is(err, os.ErrNotExist) {
+		// Of one that /proc hides (hidepid=, ProtectProc=) the pidfd still tells. Its start time stays unknown.
+		if again, alive := sys.PidfdPID(n); alive == nil && again == pid {
+			err = nil
+		}
+	}
 	if err == nil {
 		// Only if the pidfd still has its pid do the numbers just read belong to it.
 		_, err = sys.PidfdPID(n)
@@ -122,7 +128,7 @@ func (p *Process) control(call func(n int)) error {
 func (p *Process) PID() int { return p.pid }
 
 // StartTime returns the time of the process's start in clock ticks since boot (field 22 of /proc/PID/stat): with the
-// pid it identifies a process within one boot.
+// pid it identifies a process within one boot. It is 0 where /proc hides the process.
 func (p *Process) StartTime() uint64 { return p.start }
 
 // Pidfd lends the pidfd, for the FD store; it is valid until Release. It is -1 after [Ended].

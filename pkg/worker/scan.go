@@ -2,10 +2,12 @@ package worker
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/8265a91a/supervisor/internal/sys"
@@ -40,7 +42,10 @@ func (t *Tree) scan() ([]member, error) {
 		if found.members[pid] || st.start < t.main.start || !mayBelong(st) || st.dead() {
 			continue
 		}
-		carries, executing := t.marked(pid)
+		carries, executing, err := t.marked(pid)
+		if err != nil {
+			return nil, err
+		}
 		if carries {
 			found.add(pid)
 		}
@@ -71,11 +76,20 @@ func (t *Tree) readTable(now time.Time) (map[int]stat, error) {
 		if seen, ok := t.foreign[pid]; ok && now.Sub(seen) < foreignFor {
 			continue
 		}
-		if st, err := readStat(pid, buf); err == nil {
+		st, err := readStat(pid, buf)
+		if exhausted(err) {
+			return nil, err
+		}
+		if err == nil {
 			table[pid] = st
 		}
 	}
 	return table, nil
+}
+
+// exhausted tells an error that says nothing about a process: an answer without it would be taken for whole.
+func exhausted(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
 }
 
 // update makes what was found the members, and remembers the rest as foreign, except for those that may be in the
@@ -141,18 +155,21 @@ func (t *Tree) isSeed(st stat) bool {
 
 // marked reports whether the process pid carries the marker in the environment it was executed with. In the middle of
 // an execve it has no environment for an instant.
-func (t *Tree) marked(pid int) (carries, executing bool) {
+func (t *Tree) marked(pid int) (carries, executing bool, err error) {
 	if t.Marker == "" {
-		return false, false
+		return false, false, nil
 	}
 	env, err := sys.ReadProc("/proc/"+strconv.Itoa(pid)+"/environ", nil)
+	if exhausted(err) {
+		return false, false, err
+	}
 	if err != nil {
-		return false, false
+		return false, false, nil // it has ended, or is not for us to read
 	}
 	for entry := range bytes.SplitSeq(env, []byte{0}) {
 		if string(entry) == t.Marker || strings.HasSuffix(t.Marker, "/") && bytes.HasPrefix(entry, []byte(t.Marker)) {
-			return true, false
+			return true, false, nil
 		}
 	}
-	return false, len(env) == 0
+	return false, len(env) == 0, nil
 }

@@ -113,8 +113,8 @@ func (t *Tree) descends(st stat) bool {
 }
 
 func (t *Tree) carries(st stat) bool {
-	carries, _ := t.marked(st.pid)
-	return carries
+	carries, _, err := t.marked(st.pid)
+	return carries && err == nil
 }
 
 // Signal sends sig to every member and returns the number of processes it reached. Members that are forked while it
