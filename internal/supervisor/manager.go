@@ -35,6 +35,10 @@ type manager struct {
 // askTimeout bounds a question to systemd: it must never hold up a reload for long.
 const askTimeout = 2 * time.Second
 
+// jobPatience is how long systemd is asked again and again whether this is a stop or a restart: a restart that is taken for
+// a stop closes the sockets.
+const jobPatience = 5 * time.Second
+
 // sendTimeout bounds a message to systemd, which the loop sends: while it waits, it does nothing else.
 const sendTimeout = 2 * time.Second
 
@@ -183,6 +187,16 @@ func (m *manager) stopTimeout() time.Duration {
 	return time.Duration(usec) * time.Microsecond
 }
 
+// storeOutlives tells whether the FD store outlives the stop that is under way: a soft-reboot, with
+// FileDescriptorStorePreserve=yes (systemd 254).
+func (m *manager) storeOutlives() bool {
+	if preserve, _ := m.properties(context.Background())["FileDescriptorStorePreserve"].(string); preserve != "yes" {
+		return false
+	}
+	kind, err := unit.JobType(context.Background(), "soft-reboot.target")
+	return err == nil && kind == "start"
+}
+
 // jobType is the type of the job that systemd has for this service: "stop", "restart", …; empty if there is none,
 // or nobody tells, as when the system goes down and the bus is gone.
 func (m *manager) jobType() string {
@@ -190,6 +204,10 @@ func (m *manager) jobType() string {
 		return ""
 	}
 	kind, err := unit.JobType(context.Background(), m.unit)
+	for end := time.Now().Add(jobPatience); err != nil && time.Now().Before(end); { // it may be in the middle of a daemon-reexec
+		time.Sleep(100 * time.Millisecond)
+		kind, err = unit.JobType(context.Background(), m.unit)
+	}
 	if err != nil {
 		m.log.Warn("cannot ask systemd whether this is a stop or a restart, taken for a stop: " + err.Error())
 	}

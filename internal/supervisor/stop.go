@@ -42,16 +42,17 @@ func (d *Daemon) stop() {
 // adopts it, and hands off to a new one. A stop, and what cannot be told, drains.
 func (d *Daemon) continueStop() {
 	go func() {
-		kind, began, limit := "", time.Now(), time.Duration(0)
+		kind, began, limit, keep := "", time.Now(), time.Duration(0), false
 		if d.manager.store != nil {
 			kind, limit = d.manager.jobType(), d.manager.stopTimeout()
+			keep = d.manager.storeOutlives()
 		}
 		d.Do(func(*sockets.Set) {
 			if strings.Contains(kind, "restart") {
 				d.leave()
 				return
 			}
-			d.drainAll(began, limit)
+			d.drainAll(began, limit, keep)
 		})
 	}()
 }
@@ -83,20 +84,32 @@ func (d *Daemon) leave() {
 // drainAll ends the worker and every older generation, and lets go of the sockets first, so that a port refuses as
 // soon as the worker closes it. Escalation begins early enough to end before systemd's limit for a stop, whatever
 // drain.timeout says: after that limit systemd would leave what still lives to nobody.
-func (d *Daemon) drainAll(began time.Time, limit time.Duration) {
+//
+// With keep the FD store outlives this stop: clients wait in its sockets for the next start. Only those of .socket units
+// go, which systemd binds anew.
+func (d *Daemon) drainAll(began time.Time, limit time.Duration, keep bool) {
 	d.manager.notify("STOPPING=1", "STATUS=draining")
 	if g := d.serving; g != nil {
+		to := nowhere
+		if keep {
+			d.slot = 1 - g.Slot
+			to = d.slot
+		}
 		g.State = handoff.Draining
 		d.serving = nil
-		d.startDrain(g, nowhere, nil)
+		d.startDrain(g, to, nil)
 	}
 	for _, s := range d.held.Ordered(nil) {
-		handoff.RemoveBound(d.held, s) // of another origin it has no file
+		if !keep || s.Origin == sockets.Unit {
+			handoff.RemoveBound(d.held, s) // of another origin it has no file
+		}
 	}
-	for _, p := range d.pushed {
-		p.FD.Close()
+	if !keep {
+		for _, p := range d.pushed {
+			p.FD.Close()
+		}
+		d.pushed = nil
 	}
-	d.pushed = nil
 	d.save()
 	var waiting []chan struct{}
 	for g, dr := range d.drains {
