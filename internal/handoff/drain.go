@@ -244,11 +244,34 @@ func (d *Drain) idle(ctx context.Context) (string, error) {
 	return "", err
 }
 
+// leave sees to it that nothing waits in the listeners that n alone has when it closes them: the kernel would reset that.
+// From now on they drop what asks for a connection, which asks again a second later, and then whoever listens there. That
+// is why it is not done any sooner: where n+1 has bound another socket at the same address this one still gets its share.
+func (d *Drain) leave(ctx context.Context) {
+	var leaving []*sys.FD
+	d.Host.Do(func(*sockets.Set) { leaving, d.Gen.Leaving = d.Gen.Leaving, nil })
+	// Kept open any longer they would be sockets in which clients wait for nobody.
+	defer sys.CloseAll(leaving)
+	if len(leaving) == 0 || d.Skip {
+		return
+	}
+	for _, fd := range leaving {
+		if err := sys.DropSYNs(fd.Num()); err != nil {
+			d.Host.Note(Warning, fmt.Sprintf("what waits in a socket that generation %d closes may be lost: %v", d.Gen.N, err))
+		}
+	}
+	d.pause(ctx, d.Gen.Config.Drain.Settle)
+	d.quiet(ctx, leaving)
+}
+
 // signal tells n to stop, and sees to it that all of it ends.
 func (d *Drain) signal(ctx context.Context) (string, error) {
 	g := d.Gen
 	cfg := g.Config.Drain
 	already := g.Signalled
+	if d.leave(ctx); ctx.Err() != nil {
+		return "", nil
+	}
 	d.Host.Do(func(*sockets.Set) {
 		g.Signalling = true
 		if g.Deadline.IsZero() {

@@ -2,8 +2,14 @@ package handoff_test
 
 import (
 	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/8265a91a/supervisor/internal/handoff"
 	"github.com/8265a91a/supervisor/internal/probe"
@@ -88,4 +94,78 @@ func TestFenceOfSecondSlot(t *testing.T) {
 			t.Error("it still accepts on its half")
 		}
 	})
+}
+
+// What waits in a listener that nobody but the old worker has is taken before that one is told to stop, and what comes
+// meanwhile does not wait in it.
+func TestLeavingSocketIsEmptied(t *testing.T) {
+	h := newHost(t)
+	tables := "sockets = [\"getsocks\"]\n[ready]\nwhen = [\"notify\"]\n[drain]\ndivert = \"none\"\nsettle = \"20ms\"\n[handoff]\nfetch = \"pidfd\"\n"
+	h.configure("-bind=tcp:"+h.addr+":8080", tables)
+	h.must()
+	h.configure("-bind=tcp:"+h.addr+":8081", tables)
+	old := h.serving
+	ho, err := h.handoff()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(old.Leaving) != 1 || h.held.Len() != 1 {
+		t.Fatalf("%d sockets are left, held: %+v, %q", len(old.Leaving), h.picture().Held, h.notes)
+	}
+	left, err := old.Leaving[0].Dup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer left.Close()
+	stop := func(s syscall.Signal) {
+		if err := syscall.Kill(old.PID(), s); err != nil {
+			t.Error(err)
+		}
+	}
+	stop(syscall.SIGSTOP)
+	waiting, err := net.Dial("tcp", h.addr+":8080")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waiting.Close()
+	if _, err := io.WriteString(waiting, "GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	told := false
+	d := &handoff.Drain{Host: h, Gen: old, To: ho.New.Slot,
+		OnStep: func(s handoff.Timed) {
+			if s.Name == "idle" { // what comes next is the signal
+				stop(syscall.SIGCONT)
+			}
+		},
+		Changed: func() {
+			if told {
+				return
+			}
+			told = true
+			if queued, err := sys.Readable(left.Num()); queued || err != nil {
+				t.Errorf("a connection waits in the socket when the worker is told to stop (%v)", err)
+			}
+			// A SYN that is dropped is no refusal.
+			if late, err := net.DialTimeout("tcp", h.addr+":8080", 50*time.Millisecond); !os.IsTimeout(err) {
+				t.Errorf("a connection to the socket that is left: %v", err)
+				if err == nil {
+					late.Close()
+				}
+			}
+			left.Close() // otherwise it would be this test that clients wait for
+		}}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	d.Run(ctx)
+	if !told || ctx.Err() != nil {
+		t.Errorf("the drain does not end, told: %v", told)
+	}
+	h.Discard(old, "drained")
+	if answer, err := io.ReadAll(waiting); err != nil || !strings.Contains(string(answer), "pid=") {
+		t.Errorf("the answer is %q, %v", answer, err)
+	}
+	if _, err := net.Dial("tcp", h.addr+":8080"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a connection afterwards: %v", err)
+	}
 }

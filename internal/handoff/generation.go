@@ -57,6 +57,10 @@ type Generation struct {
 	// NextStage is when the next step of the escalation comes, zero before it began.
 	NextStage time.Time
 
+	// Leaving are duplicates of the listeners that it alone has since the switch: its successor did not take them. They
+	// are its own, and closed before it is told to stop.
+	Leaving []*sys.FD
+
 	// Status is its last STATUS=; Watchdog is when the next WATCHDOG=1 is due.
 	Status   string
 	Watchdog time.Time

@@ -65,9 +65,9 @@ func (h *Handoff) claims(ctx context.Context) error {
 	return nil
 }
 
-// noteReplaced tells of sockets that the newcomer did not take, but bound anew at the same address: what waits in the old
-// one is lost. HAProxy does that when an option differs, and, without "v6only", for every specific IPv6 address, on
-// which the kernel sets that option by itself.
+// noteReplaced tells of sockets that the newcomer did not take, but bound anew at the same address: clients that come while
+// the old one is left wait a second (see [Drain]). HAProxy does that when an option differs, and, without "v6only", for
+// every specific IPv6 address, on which the kernel sets that option by itself.
 func (h *Handoff) noteReplaced() {
 	unconfigured := Unconfigured(h.New.Config)
 	h.Host.Do(func(held *sockets.Set) {
@@ -165,11 +165,24 @@ func (h *Handoff) dropUnused(held *sockets.Set) (n int) {
 		case !unconfigured(s) && (h.claimed == nil || !h.unclaimed(s)):
 			continue
 		case s.Origin == sockets.Bound:
+			h.leave(s)
 			RemoveBound(held, s)
 		default:
+			h.leave(s)
 			held.Remove(s)
 		}
 		n++
 	}
 	return n
+}
+
+// leave lets the drain of Old have a listener that only Old accepts on from now: what waits in it when Old closes it is
+// lost, so nothing must. One that New may have open is let be.
+func (h *Handoff) leave(s *sockets.Socket) {
+	if h.Old == nil || h.Old.State != Draining || s.Info.Network != "tcp" || h.claimed == nil || h.claimed[s.Cookie] {
+		return
+	}
+	if dup, err := s.Slot(h.Old.Slot).Dup(); err == nil {
+		h.Old.Leaving = append(h.Old.Leaving, dup)
+	}
 }

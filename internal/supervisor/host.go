@@ -11,6 +11,7 @@ import (
 	"github.com/8265a91a/supervisor/internal/handoff"
 	"github.com/8265a91a/supervisor/internal/intercept"
 	"github.com/8265a91a/supervisor/internal/sockets"
+	"github.com/8265a91a/supervisor/internal/sys"
 	"github.com/8265a91a/supervisor/pkg/worker"
 )
 
@@ -171,6 +172,7 @@ func release(g *handoff.Generation) {
 		g.Notify = nil
 	}
 	g.Intercept.Close()
+	sys.CloseAll(g.Leaving)
 	if g.Process != nil {
 		g.Process.Release()
 	}
@@ -191,6 +193,7 @@ func (d *Daemon) gone(g *handoff.Generation, outcome string) {
 		g.Process.Release()
 	}
 	g.Intercept.Close()
+	sys.CloseAll(g.Leaving)
 	os.RemoveAll(g.Dir)
 	close(d.changed)
 	d.changed = make(chan struct{})

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -256,5 +257,35 @@ func TestRemoveStaleSocket(t *testing.T) {
 	}
 	if err := sys.RemoveStaleSocket(path); err == nil {
 		t.Error("a file was removed")
+	}
+}
+
+func TestDropSYNs(t *testing.T) {
+	l, err := sys.OpenListener(sys.ListenSpec{Network: "tcp", Host: "127.0.0.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s, err := sys.Inspect(l.Num())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dial := func() error {
+		conn, err := net.DialTimeout("tcp", s.Address, 50*time.Millisecond)
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	}
+	for _, c := range []struct {
+		set     func(int) error
+		dropped bool
+	}{{sys.DropSYNs, true}, {sys.KeepIncoming, false}, {sys.DropSYNs, true}} {
+		if err := c.set(l.Num()); err != nil {
+			t.Fatal(err)
+		}
+		if err := dial(); os.IsTimeout(err) != c.dropped {
+			t.Errorf("dial: %v, want a timeout: %v", err, c.dropped)
+		}
 	}
 }
