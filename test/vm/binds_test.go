@@ -3,6 +3,7 @@
 package vm
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,96 +16,185 @@ import (
 // Binds that come and go.
 var _ = scenario("e-binds-change", func(t *testing.T, m *Machine) {
 	s := m.haproxy("change", binds("127.0.0.1:6300", "127.0.0.1:6301")).start()
-	if n := len(s.ListeningInodes(6301)); n != 1 {
-		t.Fatalf("%d listeners on 6301", n)
+	kept, removed := s.ListeningInodes(6300), s.ListeningInodes(6301)
+	if len(kept) != 1 || len(removed) != 1 {
+		t.Fatalf("listeners %v on 6300, %v on 6301", kept, removed)
+	}
+	both, problem := s.quieted(-1, 20*time.Second)
+	if problem != "" {
+		t.Fatal(problem)
+	}
+	s.storeHolds(append(kept, removed...), nil)
+	quiet := func(entries int) {
+		t.Helper()
+		if _, problem := s.quieted(entries, 20*time.Second); problem != "" {
+			t.Error(problem)
+		}
 	}
 	s.underLoad("e bind removed, added", tcp(6300), map[load.Class]int{load.New: 2}, func() {
 		s.haproxyConfig(binds("127.0.0.1:6300"))
 		s.reload()
-		s.drained(1)
+		quiet(both.stored - 1)
 		if got := s.Get("127.0.0.1:6301", "/"); !strings.Contains(got, "refused") {
 			t.Errorf("the port whose bind line was removed answers %q, want refused", got)
 		}
-		s.storeHolds("6300", 1)
-		s.storeHolds("6301", 0)
+		s.storeHolds(kept, removed)
 
 		s.haproxyConfig(binds("127.0.0.1:6300", "127.0.0.1:6302"))
 		s.reload()
-		s.storeHolds("6302", 1)
 		added := s.ListeningInodes(6302)
+		s.storeHolds(append(kept, added...), removed)
+		quiet(both.stored)
 		s.reload()
-		s.drained(1)
+		quiet(both.stored)
 		if after := s.ListeningInodes(6302); len(added) != 1 || !slices.Equal(added, after) {
 			t.Errorf("inodes of the added port %v, after the next reload %v", added, after)
 		}
 	})
 })
 
-// storeHolds checks how many listeners on a port are in systemd's FD store, by inode where it can be asked.
-func (s *service) storeHolds(port string, want int) {
+// storeHolds checks that systemd's FD store has the sockets with the inodes of held, once each, and none of those that are
+// in gone only. Before systemd 254 there is nothing but the number of all entries, which [service.quieted] compares.
+func (s *service) storeHolds(held, gone []uint64) {
 	s.t.Helper()
 	if !s.FDStoreShown() {
 		return
 	}
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	// A port that nobody listens on any more has no inode to look for, so its name is looked for as well.
-	held := 0
-	inodes := s.ListeningInodes(number)
+	entries := map[uint64]int{}
 	store := s.FDStore(s.unit)
 	for _, entry := range store {
-		if slices.Contains(inodes, entry.Inode) {
-			held++
+		entries[entry.Inode]++
+	}
+	for _, inode := range held {
+		if entries[inode] != 1 {
+			s.t.Errorf("%d entries of the FD store are socket %d, want 1: %+v", entries[inode], inode, store)
 		}
 	}
-	if held != want || want == 0 && len(inodes) > 0 {
-		s.t.Errorf("%d listeners of port %s in the store, want %d (listening: %v): %+v", held, port, want, inodes, store)
+	for _, inode := range gone {
+		if !slices.Contains(held, inode) && entries[inode] != 0 {
+			s.t.Errorf("socket %d, which nobody listens on, is in the FD store: %+v", inode, store)
+		}
 	}
 }
 
-// The same port with other options is carried or cleanly replaced: never a port on which clients hang.
+// The same port with other options is carried or replaced, and nothing is lost in either: load goes on during each change
+// at every address that is served before it or after it.
 var _ = scenario("e-bind-options", func(t *testing.T, m *Machine) {
-	s := m.haproxy("options", binds("127.0.0.1:6310")).start()
+	const (
+		v4, v6 = "127.0.0.1:6310", "[::1]:6310"
+		path   = "/run/options.sock"
+		// HAProxy makes no more shards than it has threads.
+		threads = "nbthread 2"
+	)
+	// HAProxy fills the rest of an abstract name with zeros.
+	abstract := "@options" + strings.Repeat("\x00", 108-len("@options"))
+	addresses := []string{v4, v6, path, abstract}
+	s := m.haproxy("options", binds(v4), threads).start()
+	first, problem := s.quieted(-1, 20*time.Second)
+	if problem != "" {
+		t.Fatal(problem)
+	}
+	// What systemd stores beside the sockets stays the same.
+	others := first.stored - 1
+	served, before := []string{v4}, s.ListeningInodes(6310)
+
 	steps := []struct {
-		what    string
-		bind    []string
-		address string
+		what   string
+		bind   []string
+		serves []string
+		// listeners is the number of sockets on the port, and carried says that they are those from before the reload.
+		listeners int
+		carried   bool
+		// says is what the journal must tell.
+		says []string
 	}{
-		{"backlog", []string{"127.0.0.1:6310 backlog 7"}, "127.0.0.1:6310"},
-		{"wildcard instead of address", []string{":6310"}, "127.0.0.1:6310"},
-		{"interface", []string{":6310 interface lo"}, "127.0.0.1:6310"},
-		{"interface again", []string{":6310 interface lo"}, "127.0.0.1:6310"},
-		{"v6only", []string{"[::]:6310 v6only"}, "[::1]:6310"},
-		{"v4v6", []string{"[::]:6310 v4v6"}, "127.0.0.1:6310"},
-		{"shards", []string{"127.0.0.1:6310 shards 2"}, "127.0.0.1:6310"},
-		{"shards again", []string{"127.0.0.1:6310 shards 2"}, "127.0.0.1:6310"},
-		{"one shard", []string{"127.0.0.1:6310"}, "127.0.0.1:6310"},
-		{"defer-accept", []string{"127.0.0.1:6310 defer-accept"}, "127.0.0.1:6310"},
-		{"unix", []string{"127.0.0.1:6310", "/run/options.sock"}, "127.0.0.1:6310"},
-		{"abns", []string{"127.0.0.1:6310", "abns@options", "/run/options.sock"}, "127.0.0.1:6310"},
-		{"unix and abns again", []string{"127.0.0.1:6310", "abns@options", "/run/options.sock"}, "127.0.0.1:6310"},
+		{"backlog", []string{"127.0.0.1:6310 backlog 7"}, []string{v4}, 1, true, nil},
+		{"unix and abns", []string{"127.0.0.1:6310", "abns@options", path}, []string{v4, path, abstract}, 1, true, nil},
+		{"unix and abns again", []string{"127.0.0.1:6310", "abns@options", path}, []string{v4, path, abstract}, 1, true, nil},
+		{"wildcard instead of address", []string{":6310"}, []string{v4}, 1, false, nil},
+		{"interface", []string{":6310 interface lo"}, []string{v4}, 1, false, nil},
+		{"interface again", []string{":6310 interface lo"}, []string{v4}, 1, true, nil},
+		{"v6only", []string{"[::]:6310 v6only"}, []string{v6}, 1, false, nil},
+		{"IPv6 address", []string{"[::1]:6310"}, []string{v6}, 1, false, nil},
+		// As docs/operations.md says.
+		{"IPv6 address again", []string{"[::1]:6310"}, []string{v6}, 1, false, []string{"did not take socket", "v6only", "1 new", "sockets dropped: 1"}},
+		{"IPv6 address v6only", []string{"[::1]:6310 v6only"}, []string{v6}, 1, true, nil},
+		{"v4v6", []string{"[::]:6310 v4v6"}, []string{v4, v6}, 1, false, nil},
+		{"shards", []string{"127.0.0.1:6310 shards 2"}, []string{v4}, 2, false, nil},
+		{"shards again", []string{"127.0.0.1:6310 shards 2"}, []string{v4}, 2, true, nil},
+		{"one shard", []string{"127.0.0.1:6310"}, []string{v4}, 1, false, nil},
+		{"defer-accept", []string{"127.0.0.1:6310 defer-accept"}, []string{v4}, 1, true, nil},
 	}
 	for _, step := range steps {
 		t.Run(step.what, func(t *testing.T) {
 			s := &service{Machine: m.With(t), name: s.name, unit: s.unit}
-			s.haproxyConfig(binds(step.bind...))
-			s.reload()
-			s.drained(1)
-			targets := []load.Target{{Address: step.address}}
-			if len(step.bind) > 1 {
-				targets = append(targets, load.Target{Network: "unix", Address: "/run/options.sock"})
-			}
-			for _, target := range targets {
-				result := m.whileLoaded(load.Options{Target: target, Timeout: 10 * time.Second, Clients: map[load.Class]int{load.New: 4}}, func() {})
-				if result.Failures() > 0 {
-					t.Errorf("after the reload:\n%s", result)
+			runs := map[string]*load.Run{}
+			for _, address := range addresses {
+				if slices.Contains(served, address) || slices.Contains(step.serves, address) {
+					runs[address] = s.Load(load.Options{Target: targetOf(address), Pause: 2 * time.Millisecond, Late: 50 * time.Millisecond,
+						Timeout: 10 * time.Second, Clients: map[load.Class]int{load.New: 2, load.Late: 2}})
 				}
 			}
+			for _, run := range runs {
+				s.progress(run, 20)
+			}
+			var cursor string
+			if len(step.says) > 0 {
+				cursor = s.Cursor()
+			}
+			s.haproxyConfig(binds(step.bind...), threads)
+			s.reload()
+			v, problem := s.quieted(others+step.listeners+len(step.bind)-1, 20*time.Second)
+			if problem != "" {
+				t.Error(problem)
+			}
+			for address, run := range runs {
+				s.progress(run, 20)
+				result := run.Stop()
+				lost := result.Failures()
+				if slices.Contains(served, address) && slices.Contains(step.serves, address) {
+					s.report("e "+step.what+", "+strings.TrimRight(address, "\x00"), result)
+				} else if lost -= refused(result); strings.HasPrefix(targetOf(address).Network, "unix") {
+					lost -= min(cut(result), 4) // nothing keeps clients from a Unix socket until it is closed
+				}
+				if lost > 0 {
+					t.Errorf("%q: %d requests were lost:\n%s", address, lost, result)
+				}
+			}
+			worker := strconv.Itoa(v.serving().PID)
+			for _, address := range addresses {
+				const requests = 4
+				want := map[string]int64{}
+				if slices.Contains(step.serves, address) {
+					want[worker] = requests
+				}
+				result := s.Load(load.Options{Target: targetOf(address), Timeout: 10 * time.Second, Clients: map[load.Class]int{load.New: 2}, Requests: requests}).Wait()
+				if refused(result) != result.Requests()-want[worker] || !maps.Equal(result.Workers(), want) {
+					t.Errorf("%q is answered by %v, want %v:\n%s", address, result.Workers(), want, result)
+				}
+			}
+			after := s.ListeningInodes(6310)
+			if len(after) != step.listeners || slices.Equal(before, after) != step.carried {
+				t.Errorf("%d listeners %v, before %v, want %d, carried: %v", len(after), after, before, step.listeners, step.carried)
+			}
+			s.storeHolds(after, before)
+			if len(step.says) > 0 {
+				if said := s.JournalAfter(s.unit, cursor); !containsAll(said, step.says) {
+					t.Errorf("the journal does not say %q:\n%s", step.says, said)
+				}
+			}
+			served, before = step.serves, after
 		})
 	}
 })
+
+// targetOf is the target with an address, which is a path or an abstract name, or a host and a port.
+func targetOf(address string) load.Target {
+	if strings.HasPrefix(address, "/") || strings.HasPrefix(address, "@") {
+		return load.Target{Network: "unix", Address: address}
+	}
+	return load.Target{Address: address}
+}
 
 // A listener in another network namespace is carried, in that namespace.
 var _ = scenario("e-bind-namespace", func(t *testing.T, m *Machine) {

@@ -15,8 +15,8 @@ import (
 )
 
 // haproxy is a service with HAProxy as the worker; body is the rest of its haproxy.cfg after the frontend's name,
-// with its bind lines first.
-func (m *Machine) haproxy(name, body string) *service {
+// with its bind lines first, and global are further lines of the global section.
+func (m *Machine) haproxy(name, body string, global ...string) *service {
 	m.t.Helper()
 	s := m.service(name, fmt.Sprintf(`
 [worker]
@@ -31,21 +31,24 @@ timeout = "20s"
 
 [drain]
 divert = "none"
+settle = "100ms"
 signal = "SIGUSR1"
 
 [handoff]
 fetch    = "getsocks"
 getsocks = "/run/supervisor/%[1]s/admin.sock"
 `, name), "")
-	s.haproxyConfig(body)
+	s.haproxyConfig(body, global...)
 	return s
 }
 
-func (s *service) haproxyConfig(body string) {
+func (s *service) haproxyConfig(body string, global ...string) {
 	s.t.Helper()
+	// Of two lines the last one counts.
+	global = append([]string{"nbthread 1"}, global...)
 	s.WriteFile("/etc/haproxy/"+s.name+".cfg", fmt.Sprintf(`global
     stats socket /run/supervisor/%s/admin.sock mode 600 level admin expose-fd listeners
-    nbthread 1
+    %s
 defaults
     mode http
     option idle-close-on-response
@@ -55,7 +58,7 @@ defaults
 frontend web
 %s
     http-request return status 200 content-type text/plain lf-string "pid=%%pid\n"
-`, s.name, body))
+`, s.name, strings.Join(global, "\n    "), body))
 }
 
 func binds(lines ...string) string { return "    bind " + strings.Join(lines, "\n    bind ") }
