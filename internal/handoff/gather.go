@@ -186,14 +186,20 @@ func collectGetsocks(ctx context.Context, path string) (found []*sockets.Socket,
 	return found, admin, nil
 }
 
-// collectPidfd takes duplicates of every listening socket out of the generation's processes.
+// collectPidfd takes duplicates of every listening socket out of the generation's processes. One that is held stands for
+// itself, without a descriptor: ten thousand would otherwise need twenty thousand at once.
 func collectPidfd(ctx context.Context, host Host, g *Generation) (found []*sockets.Socket, err error) {
 	pids, err := g.Tree.PIDs()
 	if err != nil {
 		return nil, err
 	}
-	list, err := probe.TakeListeners(pids)
+	held := identities(host)
+	list, err := probe.TakeListeners(pids, func(inode uint64) bool { return held[inode] == 0 })
 	for _, l := range list {
+		if l.Dup == nil {
+			found = append(found, &sockets.Socket{Meta: sockets.Meta{Cookie: held[l.Inode]}})
+			continue
+		}
 		s, inspect := sockets.New(l.Dup, sockets.Fetched, "")
 		if inspect != nil {
 			err = errors.Join(err, fmt.Errorf("inspect descriptor %d of process %d: %w", l.FD, l.PID, inspect))
@@ -209,6 +215,22 @@ func collectPidfd(ctx context.Context, host Host, g *Generation) (found []*socke
 		return nil, err
 	}
 	return found, nil
+}
+
+// identities lists the held sockets by inode, both halves of pairs, but those that a worker pushed and may take back at any
+// moment: no other leaves the held set while a handoff asks workers what they listen on.
+func identities(host Host) map[uint64]uint64 {
+	list := map[uint64]uint64{}
+	host.Do(func(held *sockets.Set) {
+		for _, s := range held.Ordered(nil) {
+			for slot := 0; slot < 2 && s.Origin != sockets.Pushed; slot++ {
+				if inode, err := s.Inode(slot); err == nil {
+					list[inode] = s.Cookie
+				}
+			}
+		}
+	})
+	return list
 }
 
 // lastingFor is how long a UDP socket that nobody holds yet must be there to be taken for a server's: those from which a

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -22,34 +23,39 @@ type Found struct {
 // ListeningSockets returns the sockets of pids at which peers arrive: listening ones, and bound datagram sockets
 // without a fixed peer, by process and descriptor. One that several processes hold is returned once. Each socket is duplicated for an instant
 // (pidfd_getfd), which needs the right to ptrace the process; /proc/net would take seconds on a busy machine.
-func ListeningSockets(pids []int) ([]Found, error) { return listeners(pids, false) }
-
-// TakeListeners is [ListeningSockets] with duplicates, which the caller closes, also those that come with an error. They are
-// made as each socket is looked at: a moment later the descriptor may be a client's connection.
-func TakeListeners(pids []int) ([]Found, error) { return listeners(pids, true) }
-
-func listeners(pids []int, keep bool) ([]Found, error) {
-	var list []Found
-	var errs []error
-	seen := map[uint64]bool{}
-	for _, pid := range pids {
-		found, err := listenersOf(pid, seen, keep)
-		list = append(list, found...)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("look into process %d: %w", pid, err))
-		}
-	}
-	return list, errors.Join(errs...)
+func ListeningSockets(pids []int) ([]Found, error) {
+	return listeners(pids, func(uint64) bool { return false })
 }
 
-func listenersOf(pid int, seen map[uint64]bool, keep bool) ([]Found, error) {
+// TakeListeners is [ListeningSockets] with duplicates of those that take wants, by inode. The caller closes them, also those
+// that come with an error. They are made as each socket is looked at: a moment later the descriptor may be a client's
+// connection.
+func TakeListeners(pids []int, take func(inode uint64) bool) ([]Found, error) {
+	return listeners(pids, take)
+}
+
+// listeners ends with the first error: where one socket cannot be looked at, thousands may follow.
+func listeners(pids []int, take func(inode uint64) bool) ([]Found, error) {
+	var list []Found
+	seen := map[uint64]bool{}
+	for _, pid := range pids {
+		found, err := listenersOf(pid, seen, take)
+		list = append(list, found...)
+		if err != nil {
+			return list, fmt.Errorf("look into process %d: %w", pid, err)
+		}
+	}
+	return list, nil
+}
+
+func listenersOf(pid int, seen map[uint64]bool, take func(inode uint64) bool) ([]Found, error) {
 	pidfd, err := sys.PidfdOpen(pid)
 	if err != nil {
 		return nil, unlessGone(err)
 	}
 	defer pidfd.Close()
 	var list []Found
-	var errs []error
+	var failed error
 	err = eachDescriptor(pid, func(fd int, target []byte) bool {
 		inode, ok := socketInode(target)
 		if !ok || seen[inode] {
@@ -57,14 +63,14 @@ func listenersOf(pid int, seen map[uint64]bool, keep bool) ([]Found, error) {
 		}
 		dup, err := takeListener(pidfd, fd, inode)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("descriptor %d: %w", fd, err))
+			failed = fmt.Errorf("descriptor %d: %w", fd, err)
 		}
 		if dup == nil {
-			return true
+			return failed == nil
 		}
 		seen[inode] = true
 		found := Found{PID: pid, FD: fd, Inode: inode, Dup: dup}
-		if !keep {
+		if !take(inode) {
 			dup.Close()
 			found.Dup = nil
 		}
@@ -72,7 +78,7 @@ func listenersOf(pid int, seen map[uint64]bool, keep bool) ([]Found, error) {
 		return true
 	})
 	slices.SortFunc(list, func(a, b Found) int { return a.FD - b.FD })
-	return list, errors.Join(append(errs, err)...)
+	return list, cmp.Or(failed, err)
 }
 
 // takeListener returns a duplicate of descriptor fd of the process behind pidfd, which the caller closes, or nil if it
