@@ -154,9 +154,6 @@ func (h *Handoff) layout(g *Generation) (activation.Layout, error) {
 
 func describe(s *sockets.Socket, slot int) activation.Socket {
 	a := activation.Socket{Name: s.Name, FDName: s.FDName, Network: s.Info.Network, Host: s.Info.Host, Port: s.Info.Port, FD: s.Slot(slot).Num()}
-	if a.FDName == "" {
-		a.FDName = s.Name
-	}
 	if strings.HasPrefix(s.Info.Network, "unix") {
 		a.Path = s.Info.Address
 	}

@@ -1,6 +1,7 @@
 package activation
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -83,7 +84,8 @@ var environments = map[string]func(p passed) []string{
 
 // Plan lays out how a worker gets sockets, in their order, by all of conventions at once:
 //
-//   - systemd: descriptors from 3, LISTEN_FDS, LISTEN_FDNAMES, and LISTEN_PID from the shim (sd_listen_fds(3))
+//   - systemd: descriptors from 3, LISTEN_FDS, LISTEN_FDNAMES, and LISTEN_PID from the shim (sd_listen_fds(3)); where all
+//     names are too long for execve(2), sockets without an FDName are called "unknown"
 //   - nginx: NGINX="3;4;"
 //   - fpm: FPM_SOCKETS="ADDRESS=3,ADDRESS=4" (PHP-FPM; stream sockets only)
 //   - starter: SERVER_STARTER_PORT="ADDRESS=3;ADDRESS=4" (Server::Starter, h2o, Starman, Starlet)
@@ -190,11 +192,15 @@ func number(_ Socket, fd int) string { return strconv.Itoa(fd) }
 
 func addressed(s Socket, fd int) string { return s.Address() + "=" + strconv.Itoa(fd) }
 
+// maxString is how long execve(2) lets a variable be (MAX_ARG_STRLEN), its end included.
+const maxString = 128 << 10
+
 func systemdEnv(p passed) []string {
-	return []string{
-		"LISTEN_FDS=" + strconv.Itoa(len(p.sockets)),
-		"LISTEN_FDNAMES=" + p.join(":", all, func(s Socket, _ int) string { return s.fdName() }),
+	names := "LISTEN_FDNAMES=" + p.join(":", all, func(s Socket, _ int) string { return s.fdName() })
+	if len(names) >= maxString { // thousands of sockets: those that nobody has named can do without
+		names = "LISTEN_FDNAMES=" + p.join(":", all, func(s Socket, _ int) string { return cmp.Or(s.FDName, Unknown) })
 	}
+	return []string{"LISTEN_FDS=" + strconv.Itoa(len(p.sockets)), names}
 }
 
 func nginxEnv(p passed) []string {

@@ -84,6 +84,24 @@ func TestPlanSeveralAtOnce(t *testing.T) {
 	}
 }
 
+// Ten thousand generated names are more than execve(2) takes in one variable; those that were given are kept.
+func TestPlanManyNames(t *testing.T) {
+	list := []activation.Socket{{Name: "http", FDName: "http"}}
+	for i := range 10000 {
+		list = append(list, activation.Socket{Name: fmt.Sprintf("tcp-127.0.0.1_%d", 20000+i)})
+	}
+	for n, want := range map[int]string{2: "http:tcp-127.0.0.1_20000", len(list): "http:unknown:unknown:"} {
+		l, err := activation.Plan([]string{"systemd"}, list[:n], [3]int{0, 1, 2}, activation.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := strings.TrimPrefix(l.Env[1], "LISTEN_FDNAMES=")
+		if !strings.HasPrefix(names, want) || strings.Count(names, ":") != n-1 || len(l.Env[1]) >= 128<<10 {
+			t.Errorf("%d names, %d bytes: %.80s", n, len(l.Env[1]), names)
+		}
+	}
+}
+
 func TestPlanStdin(t *testing.T) {
 	got, err := activation.Plan([]string{"stdin"}, planned[:1], [3]int{7, 8, 9}, activation.Options{})
 	if err != nil {
