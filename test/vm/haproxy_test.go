@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/8265a91a/supervisor/internal/control"
 	"github.com/8265a91a/supervisor/test/load"
 )
 
@@ -170,14 +169,7 @@ var _ = scenario("d-worker-killed", func(t *testing.T, m *Machine) {
 				}
 				return ""
 			})
-			// The worker answers a moment before its supervisor knows that it is ready and writes the record.
-			var restart control.Trace
-			s.Eventually(5*time.Second, func() string {
-				if restart = s.status().Handoffs[0]; restart.Started.Before(killed) {
-					return "the last handoff on record is older than the kill"
-				}
-				return ""
-			})
+			restart := s.handoffSince(killed)
 			spawned := restart.Started.Sub(killed)
 			for _, step := range restart.Steps {
 				if spawned += time.Duration(step.Took); step.Name == "spawn" {

@@ -29,26 +29,25 @@ var _ = scenario("k-thousand-listeners", func(t *testing.T, m *Machine) {
 		s.timed("k 1,000 listeners, reload", s.reload)
 		s.drained(1)
 		s.timed("k 1,000 listeners, restart", func() { m.Systemctl("restart", s.unit) })
+		s.drained(1)
 	})
 	if after := m.listeners(20000, 20000+listeners); !slices.Equal(before, after) {
 		t.Errorf("%d listeners after reload and restart, %d of them the same", len(after), len(common(before, after)))
 	}
 })
 
-// Ten thousand sockets and a quick worker.
+// Ten thousand sockets that a quick worker has bound by itself are fetched, stored, handed over and back after a restart.
 var _ = scenario("k-ten-thousand-sockets", func(t *testing.T, m *Machine) {
 	const listeners = 10000
-	if limit, err := strconv.Atoi(m.Run("sh", "-c", "ulimit -Hn")); err == nil && limit < listeners+5000 {
-		t.Skipf("this machine allows only %d descriptors", limit)
-	}
-	var tables strings.Builder
+	toml := replace(t, goWorker("many", "\n[handoff]\nfetch = \"pidfd\"\n"), "[drain]", "[drain]\ndivert = \"none\"")
+	s := m.service("many", toml, "[Service]\nLimitNOFILE=20000\n")
+	arguments := []string{"-accept=epoll"}
 	for i := range listeners {
-		tables.WriteString(socketTable(fmt.Sprintf("s%d", i), fmt.Sprintf("127.0.0.1:%d", 20000+i)))
+		arguments = append(arguments, fmt.Sprintf("-bind=tcp:127.0.0.1:%d", 20000+i))
 	}
-	toml := goWorker("many", tables.String())
-	s := m.service("many", replace(t, toml, "[drain]", "[drain]\ndivert = \"none\""), "[Service]\nLimitNOFILE=20000\n")
-	s.arguments("-accept=epoll")
+	s.arguments(arguments...)
 	s.timed("k 10,000 sockets, start", func() { s.start() })
+	s.arguments("-accept=epoll") // the next generations find them in LISTEN_FDS
 	before := m.listeners(20000, 20000+listeners)
 	if len(before) != listeners {
 		t.Fatalf("%d listeners", len(before))
@@ -57,11 +56,41 @@ var _ = scenario("k-ten-thousand-sockets", func(t *testing.T, m *Machine) {
 		s.timed("k 10,000 sockets, reload", s.reload)
 		s.drained(1)
 		s.timed("k 10,000 sockets, restart", func() { m.Systemctl("restart", s.unit) })
+		s.drained(1)
 	})
 	if after := m.listeners(20000, 20000+listeners); !slices.Equal(before, after) {
 		t.Errorf("%d listeners after reload and restart, %d of them the same", len(after), len(common(before, after)))
 	}
+	s.holds(before)
 })
+
+// holds checks that the listeners were fetched, that systemd has them, and the worker.
+func (s *service) holds(listeners []uint64) {
+	s.t.Helper()
+	v := s.view()
+	if want := fmt.Sprintf("serving %d sockets", len(listeners)); v.status.Sockets != len(listeners) || v.serving().Status != want {
+		s.t.Errorf("%d sockets are held, the worker says %q, want %q", v.status.Sockets, v.serving().Status, want)
+	}
+	var inodes []uint64
+	other := 0
+	for _, h := range s.fds() {
+		inodes = append(inodes, h.Inode)
+		if h.Origin != "fetched" || !h.Stored {
+			other++
+		}
+	}
+	slices.Sort(inodes)
+	if !slices.Equal(inodes, listeners) || other > 0 {
+		s.t.Errorf("fds lists %d sockets, %d of the %d listeners; %d are not fetched or not stored",
+			len(inodes), len(common(inodes, listeners)), len(listeners), other)
+	}
+	if !s.FDStoreShown() {
+		return
+	}
+	if store := s.FDStore(s.unit); !slices.ContainsFunc(store, func(e StoredFD) bool { return strings.HasPrefix(e.Name, "supervisor.bundle.") }) {
+		s.t.Errorf("no bundle among the %d entries of the FD store", len(store))
+	}
+}
 
 // After a thousand reloads nothing is more than it was after ten.
 var _ = scenario("k-leaks", func(t *testing.T, m *Machine) {
@@ -125,18 +154,21 @@ func (m *Machine) listeners(first, end int) []uint64 {
 	return inodes
 }
 
+// common lists what two sorted lists share.
 func common(a, b []uint64) []uint64 {
-	return slices.DeleteFunc(slices.Clone(a), func(x uint64) bool { return !slices.Contains(b, x) })
+	return slices.DeleteFunc(slices.Clone(a), func(x uint64) bool { _, found := slices.BinarySearch(b, x); return !found })
 }
 
-// timed notes how long do took, the processor time that systemd itself used for it, and the steps of the last handoff.
+// timed notes how long do took, and of the handoff that it began, which must be done: the steps, and the processor time
+// that systemd itself used.
 func (s *service) timed(what string, do func()) {
 	s.t.Helper()
-	before, start := s.pid1CPU(), time.Now()
+	old, before, start := s.view().serving().PID, s.pid1CPU(), time.Now()
 	do()
 	took := time.Since(start)
+	last := s.replaced(old, start)
 	cpu := s.pid1CPU() - before
-	s.note(fmt.Sprintf("%s: %s, PID 1 %s; %s", what, took.Round(time.Millisecond), cpu, s.steps()))
+	s.note(fmt.Sprintf("%s: %s, PID 1 %s; %s", what, took.Round(time.Millisecond), cpu, steps(last)))
 }
 
 // pid1CPU is the processor time of process 1, in the kernel's ticks of 10 ms.
