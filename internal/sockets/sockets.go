@@ -203,7 +203,7 @@ func (set *Set) Close() {
 func (set *Set) Ordered(configured []string) []*Socket {
 	if set.sorted == nil {
 		set.sorted = slices.SortedFunc(maps.Values(set.byName), func(a, b *Socket) int {
-			return cmp.Or(cmp.Compare(a.FDName, b.FDName), cmp.Compare(a.Index, b.Index), compareNatural(a.Name, b.Name))
+			return cmp.Or(cmp.Compare(a.seen(), b.seen()), cmp.Compare(a.Index, b.Index), compareNatural(a.Name, b.Name))
 		})
 	}
 	if len(configured) == 0 {
@@ -216,6 +216,15 @@ func (set *Set) Ordered(configured []string) []*Socket {
 	ranked := slices.Clone(set.sorted)
 	slices.SortStableFunc(ranked, func(a, b *Socket) int { return cmp.Compare(rank[a.FDName], rank[b.FDName]) })
 	return ranked
+}
+
+// seen is the name the worker sees: the unique one where there is no other, here without its number.
+func (s *Socket) seen() string {
+	if s.FDName != "" {
+		return s.FDName
+	}
+	base, _ := cutNumber(s.Name)
+	return base
 }
 
 // compareNatural puts "x.2" before "x.10", and "x" before both.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -206,8 +207,12 @@ func TestOrder(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatal(diff)
 		}
-		// What was handed out stays as it is.
+		// One that nobody has named comes where the name stands that was made for it.
 		all := set.Ordered(nil)
+		if diff := cmp.Diff(slices.Concat(want[12:], want[1:12], want[:1]), names(all)); diff != "" {
+			t.Fatal(diff)
+		}
+		// What was handed out stays as it is.
 		set.Remove(set.Get("x"))
 		set.Add(fake("new", "new", 0, 99))
 		if len(all) != len(list) || all[len(all)-1].Name != "z" {
