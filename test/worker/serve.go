@@ -58,7 +58,7 @@ func (s *server) startNet(k socket) error {
 		if err != nil {
 			return err
 		}
-		s.stoppers = append(s.stoppers, func() { conn.Close() })
+		s.stoppers = append(s.stoppers, func() { conn.Close(); f.Close() }) // or the garbage collector closes f
 		go s.echo(func(buf []byte) (int, func([]byte), error) {
 			n, from, err := conn.ReadFrom(buf)
 			return n, func(b []byte) { _, _ = conn.WriteTo(b, from) }, err
