@@ -3,10 +3,12 @@
 package vm
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -195,6 +197,69 @@ func targetOf(address string) load.Target {
 	}
 	return load.Target{Address: address}
 }
+
+// A worker that binds by itself and cannot be asked: its sockets are taken out of it, and come back by its own bind(2), or
+// in LISTEN_FDS.
+var _ = scenario("e-own-binds", func(t *testing.T, m *Machine) {
+	for i, convention := range []string{"bind", "systemd"} {
+		t.Run(convention, func(t *testing.T) {
+			t.Parallel()
+			m, port := m.With(t), 6340+10*i
+			name := "own-" + convention
+			toml := replace(t, goWorker(name, "\n[handoff]\nfetch = \"pidfd\"\n"), "[worker]", fmt.Sprintf("[worker]\nsockets = [%q]", convention))
+			s := m.service(name, toml, "")
+			s.arguments(fmt.Sprintf("-bind=tcp:127.0.0.1:%d", port), fmt.Sprintf("-bind=tcp:127.0.0.1:%d", port+1), fmt.Sprintf("-bind=udp:127.0.0.1:%d", port))
+			s.start()
+			if convention == "systemd" {
+				s.arguments() // the next generations find them in LISTEN_FDS
+			}
+			inodes := func() []uint64 { return append(s.inodesOf([]int{port, port + 1}), s.BoundUDPInodes(port)...) }
+			before := inodes()
+			if len(before) != 3 {
+				t.Fatalf("sockets %v, want 3", before)
+			}
+			same := func(when string) {
+				if after := inodes(); !slices.Equal(before, after) {
+					t.Errorf("%s: sockets %v, before %v", when, after, before)
+				}
+				for _, h := range s.fds() {
+					if h.Origin != "fetched" || !h.Stored || !slices.Contains(before, h.Inode) {
+						t.Errorf("%s: %+v is held", when, h)
+					}
+				}
+			}
+			clients := map[load.Class]int{load.New: 1, load.Late: 1}
+			both := func(what string, do func()) {
+				s.underLoad("e own binds, "+convention+", UDP, "+what, load.Target{Address: fmt.Sprintf("127.0.0.1:%d", port)}, map[load.Class]int{load.UDP: 1}, func() {
+					s.underLoad("e own binds, "+convention+", "+what, tcp(port+1), clients, do)
+				})
+			}
+			same("start")
+			both("3 reloads", func() {
+				for range 3 {
+					old, begin := s.answers(tcp(port).Address), time.Now()
+					s.reload()
+					s.replaced(old, begin)
+				}
+			})
+			s.drained(1)
+			same("reload")
+			result := s.whileLoaded(load.Options{Target: tcp(port), Clients: clients, Pause: 2 * time.Millisecond}, func() {
+				old, begin := s.answers(tcp(port).Address), time.Now()
+				s.Kill(old, syscall.SIGKILL)
+				s.replaced(old, begin)
+			})
+			s.report("e own binds, "+convention+", worker killed", result)
+			if lost := result.Failures() - cut(result); lost > 0 || cut(result) > 2 {
+				t.Errorf("worker killed:\n%s", result)
+			}
+			same("kill")
+			both("restart", s.restart)
+			s.drained(1)
+			same("restart")
+		})
+	}
+})
 
 // A listener in another network namespace is carried, in that namespace.
 var _ = scenario("e-bind-namespace", func(t *testing.T, m *Machine) {
