@@ -4,6 +4,7 @@ package vm
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"syscall"
@@ -32,12 +33,12 @@ var _ = scenario("f-systemctl", func(t *testing.T, m *Machine) {
 	}{
 		{"daemon-reload", func() { m.Systemctl("daemon-reload") }, false},
 		{"daemon-reexec", func() { m.Systemctl("daemon-reexec") }, false},
-		{"restart", func() { m.Systemctl("restart", s.unit) }, true},
+		{"restart", s.restart, true},
 		{"restart, reload", func() { m.Systemctl("restart", s.unit); s.reload() }, true},
 		{"restart of the socket unit", func() {
 			// systemd refuses to start it again while the service runs, and has closed its own copy by then.
 			m.TrySystemctl("restart", "ctl.socket")
-			m.Systemctl("restart", s.unit)
+			s.restart()
 		}, true},
 	}
 	for _, step := range steps {
@@ -165,59 +166,115 @@ var _ = scenario("h-signal-first", func(t *testing.T, m *Machine) {
 	}
 })
 
-// Sockets of all origins, with names that names may have; the order that the worker sees is stable.
+// Sockets of all origins, with names that names may have; the order that the worker sees is that of the configuration, then
+// by name, and stays so.
 var _ = scenario("g-origins", func(t *testing.T, m *Machine) {
-	m.WriteFile("/etc/systemd/system/orig-b.socket", "[Socket]\nListenStream=127.0.0.1:6541\nFileDescriptorName=zz last/one\nService=supervisor@orig.service\n")
-	m.WriteFile("/etc/systemd/system/orig-a.socket", "[Socket]\nListenStream=127.0.0.1:6540\nListenStream=/run/orig.sock\nListenDatagram=127.0.0.1:6540\nFileDescriptorName=aa\nService=supervisor@orig.service\n")
-	sockets := []string{"orig-a.socket", "orig-b.socket"}
-	s := m.service("orig", goWorker("orig", socketTable("mm", "127.0.0.1:6542")+socketTable("udp", "udp:127.0.0.1:6543")+socketTable("un", "unix:/run/orig-own.sock")),
-		"[Service]\nSockets=orig-a.socket orig-b.socket\n")
+	// Two without FileDescriptorName= have the unit's own name, of which the FD store does not keep every character.
+	escaped, long := `esc\x2daped@a:b.socket`, strings.Repeat("n", 240)+".socket"
+	units := map[string]string{
+		"orig-b.socket": "ListenStream=127.0.0.1:6541\nFileDescriptorName=zz last/one\n",
+		"orig-a.socket": "ListenStream=127.0.0.1:6540\nListenStream=/run/orig.sock\nListenDatagram=127.0.0.1:6540\nFileDescriptorName=aa\n",
+		escaped:         "ListenStream=127.0.0.1:6545\n",
+		long:            "ListenStream=127.0.0.1:6546\n",
+	}
+	sockets := slices.Sorted(maps.Keys(units))
+	for name, lines := range units {
+		m.WriteFile("/etc/systemd/system/"+name, "[Socket]\nService=supervisor@orig.service\n"+lines)
+	}
+	tables := socketTable("un", "unix:/run/orig-own.sock") + "\n[[socket]]\nname = \"zz last/one\"\nnonblock = false\n" +
+		socketTable("mm", "127.0.0.1:6542") + socketTable("udp", "udp:127.0.0.1:6543")
+	s := m.service("orig", goWorker("orig", "\n[handoff]\nfetch = \"pidfd\"\n"+tables),
+		"[Service]\nSockets="+strings.ReplaceAll(strings.Join(sockets, " "), `\`, `\\`)+"\n")
 	t.Cleanup(func() {
 		for _, unit := range sockets {
 			m.TrySystemctl("stop", unit)
 			m.Remove("/etc/systemd/system/" + unit)
 		}
 	})
-	s.arguments()
+	s.arguments("-bind=tcp:127.0.0.1:6544")
 	m.Systemctl(append([]string{"start"}, sockets...)...)
 	s.start()
-	want := s.socketsSeen("127.0.0.1:6540")
-	for _, name := range []string{"zz last/one", "aa", "mm", "udp", "un"} {
-		if !strings.Contains(want, fmt.Sprintf("%q", name)) {
-			t.Errorf("the worker did not get socket %q:\n%s", name, want)
-		}
+	s.arguments() // the next generations find it in LISTEN_FDS
+	var held []string
+	for _, h := range s.fds() {
+		held = append(held, fmt.Sprintf("%s %s %s", h.Origin, h.Name, h.Address))
 	}
-	if n := strings.Count(want, "\n"); n != 7 {
-		t.Errorf("the worker got %d sockets, want 7:\n%s", n, want)
+	slices.Sort(held)
+	if want := []string{
+		"bound mm 127.0.0.1:6542", "bound udp 127.0.0.1:6543", "bound un /run/orig-own.sock",
+		"fetched tcp-127.0.0.1_6544 127.0.0.1:6544",
+		"unit aa 127.0.0.1:6540", "unit aa.2 /run/orig.sock", "unit aa.3 127.0.0.1:6540", "unit esc_x2daped@a_b.socket 127.0.0.1:6545",
+		"unit " + long[:200] + " 127.0.0.1:6546", "unit zz last/one 127.0.0.1:6541",
+	}; !slices.Equal(held, want) {
+		t.Errorf("held:\n%s\nwant\n%s", strings.Join(held, "\n"), strings.Join(want, "\n"))
 	}
-	for _, step := range []struct {
-		what string
-		do   func()
-	}{
-		{"reload", s.reload},
-		{"restart", func() { m.Systemctl("restart", s.unit) }},
-		{"daemon-reexec and restart", func() { m.Systemctl("daemon-reexec"); m.Systemctl("restart", s.unit) }},
-		{"kill of the supervisor", func() {
-			main := s.MainPID(s.unit)
-			s.Kill(main, syscall.SIGKILL)
-			s.Eventually(20*time.Second, func() string {
-				if pid := s.MainPID(s.unit); pid == 0 || pid == main || s.Property(s.unit, "ActiveState") != "active" {
-					return "the supervisor is not back"
-				}
-				return ""
-			})
-			s.reload()
-		}},
+	seen := ""
+	for i, want := range [][2]string{
+		{"un", "/run/orig-own.sock"}, {"zz last/one", "127.0.0.1:6541"}, {"mm", "127.0.0.1:6542"}, {"udp", "127.0.0.1:6543"},
+		{"aa", "127.0.0.1:6540"}, {"aa", "/run/orig.sock"}, {"aa", "127.0.0.1:6540"}, {`esc\x2daped@a_b.socket`, "127.0.0.1:6545"},
+		{long, "127.0.0.1:6546"}, {"tcp-127.0.0.1_6544", "127.0.0.1:6544"},
 	} {
-		s.underLoad("g mixed origins, UDP, "+step.what, load.Target{Address: "127.0.0.1:6543"}, map[load.Class]int{load.UDP: 1}, func() {
-			s.underLoad("g mixed origins, "+step.what, load.Target{Network: "unix", Address: "/run/orig.sock"}, map[load.Class]int{load.New: 2}, step.do)
-		})
-		if got := s.socketsSeen("127.0.0.1:6540"); got != want {
-			t.Errorf("after %s the worker sees\n%swant\n%s", step.what, got, want)
+		seen += fmt.Sprintf("%d %q %s\n", i, want[0], want[1])
+	}
+	before := s.identities()
+	killWorker := func() { s.Kill(s.view().serving().PID, syscall.SIGKILL) }
+	for _, step := range []struct {
+		what    string
+		do      func()
+		adopted bool
+	}{
+		{"reload", s.reload, false},
+		{"restart", func() { m.Systemctl("restart", s.unit) }, false},
+		{"daemon-reexec and restart", func() { m.Systemctl("daemon-reexec"); m.Systemctl("restart", s.unit) }, false},
+		{"kill of the supervisor", s.killSupervisor, true},
+		{"reload after it", s.reload, false},
+		{"kill of the worker", killWorker, false},
+		{"kill of both", func() { killWorker(); s.killSupervisor() }, false},
+	} {
+		old := s.view().serving().PID
+		do := func() {
+			begin := time.Now()
+			if step.do(); !step.adopted {
+				s.replaced(old, begin)
+			} else if now := s.view().serving().PID; now != old {
+				t.Errorf("after %s worker %d serves, before %d", step.what, now, old)
+			}
+		}
+		unix := load.Target{Network: "unix", Address: "/run/orig.sock"}
+		if strings.HasPrefix(step.what, "kill of") && !step.adopted {
+			const clients = 2 // what they had in the dead worker dies with it
+			result := s.whileLoaded(load.Options{Target: unix, Clients: map[load.Class]int{load.New: clients}, Pause: 2 * time.Millisecond}, do)
+			s.report("g mixed origins, "+step.what, result)
+			if lost := result.Failures() - cut(result); lost > 0 || cut(result) > clients {
+				t.Errorf("%s:\n%s", step.what, result)
+			}
+		} else {
+			s.underLoad("g mixed origins, UDP, "+step.what, load.Target{Address: "127.0.0.1:6543"}, map[load.Class]int{load.UDP: 1}, func() {
+				s.underLoad("g mixed origins, "+step.what, unix, map[load.Class]int{load.New: 2}, do)
+			})
+		}
+		if got := s.socketsSeen("127.0.0.1:6540"); got != seen {
+			t.Errorf("after %s the worker sees\n%swant\n%s", step.what, got, seen)
+		}
+		if after := s.identities(); after != before {
+			t.Errorf("after %s the sockets are\n%sbefore\n%s", step.what, after, before)
 		}
 	}
 	s.drained(1)
 })
+
+// identities is what does not change of the held sockets, all of which must be in the FD store.
+func (s *service) identities() string {
+	s.t.Helper()
+	var b strings.Builder
+	for _, h := range s.fds() {
+		fmt.Fprintf(&b, "%s %s %s cookie %d inode %d\n", h.Name, h.Origin, h.Address, h.Cookie, h.Inode)
+		if !h.Stored {
+			s.t.Errorf("%s is not in the FD store", h.Name)
+		}
+	}
+	return b.String()
+}
 
 // socketsSeen is what the worker got, without the first line that names it and without options.
 func (s *service) socketsSeen(address string) string {
