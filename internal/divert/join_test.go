@@ -56,7 +56,7 @@ func TestJoinCopies(t *testing.T) {
 	}
 	for _, o := range [][3]int{{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1}, {syscall.SOL_SOCKET, syscall.SO_RCVBUF, 70000},
 		{syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1}, {syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, 33},
-		{syscall.IPPROTO_IP, syscall.IP_TOS, 0x10}, {syscall.IPPROTO_TCP, 23 /* TCP_FASTOPEN */, 9}} {
+		{syscall.IPPROTO_IP, syscall.IP_TOS, 0x10}, {syscall.SOL_SOCKET, syscall.SO_PRIORITY, 3}, {syscall.IPPROTO_TCP, 23 /* TCP_FASTOPEN */, 9}} {
 		if err := syscall.SetsockoptInt(a.Num(), o[0], o[1], o[2]); err != nil {
 			t.Fatal(o, err)
 		}
@@ -64,7 +64,8 @@ func TestJoinCopies(t *testing.T) {
 	b := join(t, a)
 	for _, o := range [][2]int{{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE}, {syscall.SOL_SOCKET, syscall.SO_RCVBUF},
 		{syscall.SOL_SOCKET, syscall.SO_REUSEADDR}, {syscall.IPPROTO_TCP, syscall.TCP_NODELAY}, {syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE},
-		{syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT}, {syscall.IPPROTO_IP, syscall.IP_TOS}, {syscall.IPPROTO_TCP, 23}} {
+		{syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT}, {syscall.IPPROTO_IP, syscall.IP_TOS},
+		{syscall.SOL_SOCKET, syscall.SO_PRIORITY}, {syscall.IPPROTO_TCP, 23}} {
 		va, errA := syscall.GetsockoptInt(a.Num(), o[0], o[1])
 		vb, errB := syscall.GetsockoptInt(b.Num(), o[0], o[1])
 		if va != vb || va == 0 || errA != nil || errB != nil {

@@ -127,7 +127,6 @@ var twinOptions = []socketOption{
 	{unix.SOL_SOCKET, unix.SO_REUSEADDR, "SO_REUSEADDR", false},
 	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, "SO_KEEPALIVE", false},
 	{unix.SOL_SOCKET, unix.SO_BROADCAST, "SO_BROADCAST", false},
-	{unix.SOL_SOCKET, unix.SO_PRIORITY, "SO_PRIORITY", false},
 	{unix.SOL_SOCKET, unix.SO_MARK, "SO_MARK", false},
 	{unix.SOL_SOCKET, unix.SO_RCVBUF, "SO_RCVBUF", true},
 	{unix.SOL_SOCKET, unix.SO_SNDBUF, "SO_SNDBUF", true},
@@ -136,6 +135,7 @@ var twinOptions = []socketOption{
 	{unix.IPPROTO_IP, unix.IP_FREEBIND, "IP_FREEBIND", false},
 	{unix.IPPROTO_IP, unix.IP_TRANSPARENT, "IP_TRANSPARENT", false},
 	{unix.IPPROTO_IP, unix.IP_TOS, "IP_TOS", false},
+	{unix.SOL_SOCKET, unix.SO_PRIORITY, "SO_PRIORITY", false}, // which IP_TOS sets, too
 	{unix.IPPROTO_IP, unix.IP_TTL, "IP_TTL", false},
 	{unix.IPPROTO_IP, unix.IP_PKTINFO, "IP_PKTINFO", false},
 	{unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, "IP_MTU_DISCOVER", false},
