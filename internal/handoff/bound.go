@@ -30,18 +30,23 @@ func (h *Handoff) bind() error {
 	for i := range h.Config.Sockets {
 		want := &h.Config.Sockets[i]
 		have := heldFor(byName[want.Name], want)
-		if have == nil {
-			var err error
-			if have, err = h.rename(others, want); err != nil {
+		if len(have) == 0 {
+			renamed, err := h.rename(others, want)
+			if err != nil {
 				return err
 			}
+			if renamed != nil {
+				have = append(have, renamed)
+			}
 		}
-		if have != nil {
-			h.Host.Do(func(*sockets.Set) {
-				was := have.Nonblock
-				h.restore = append(h.restore, func() { have.Nonblock = was })
-				have.Nonblock = want.Nonblock
-			})
+		h.Host.Do(func(*sockets.Set) {
+			for _, s := range have {
+				was := s.Nonblock
+				h.restore = append(h.restore, func() { s.Nonblock = was })
+				s.Nonblock = want.Nonblock
+			}
+		})
+		if len(have) > 0 {
 			continue
 		}
 		if want.Listen == (config.Address{}) {
@@ -59,15 +64,15 @@ func (h *Handoff) bind() error {
 	return nil
 }
 
-// heldFor finds, among the held sockets of that name, the one that a [[socket]] table means: by address where it has
-// one, so that a changed address is a new socket.
-func heldFor(candidates []*sockets.Socket, want *config.Socket) *sockets.Socket {
+// heldFor finds, among the held sockets of that name, those that a [[socket]] table means: by address where it has one,
+// so that a changed address is a new socket. One .socket unit may pass several.
+func heldFor(candidates []*sockets.Socket, want *config.Socket) (list []*sockets.Socket) {
 	for _, s := range candidates {
 		if want.Listen == (config.Address{}) || s.Origin == sockets.Unit || SameAddress(want.Listen, s.Info) {
-			return s
+			list = append(list, s)
 		}
 	}
-	return nil
+	return list
 }
 
 // rename finds, among the sockets that were bound for a [[socket]] of another name, the one with the same address, and

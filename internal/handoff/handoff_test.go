@@ -147,6 +147,19 @@ func TestModeIsPutBack(t *testing.T) {
 	}
 }
 
+// A [[socket]] without an address means all sockets that a .socket unit passes under that name.
+func TestModeOfAllOfAUnit(t *testing.T) {
+	h := newHost(t)
+	list := []*sockets.Socket{h.listener(sockets.Unit, "unit", 8081), h.listener(sockets.Unit, "unit", 8082)}
+	h.configure("-accept=nonblock", "[[socket]]\nname = \"unit\"\nnonblock = true\n")
+	h.must()
+	for _, s := range list {
+		if on, err := sys.Nonblock(s.FD.Num()); err != nil || !on {
+			t.Errorf("O_NONBLOCK of %s is %v: %v", s.Name, on, err)
+		}
+	}
+}
+
 func steps(ho *handoff.Handoff) (names []string) {
 	for _, s := range ho.Trace.Steps {
 		names = append(names, s.Name)
