@@ -24,16 +24,22 @@ type service struct {
 func (m *Machine) service(name, toml, dropin string) *service {
 	m.t.Helper()
 	s := &service{Machine: m, name: name, unit: "supervisor@" + name + ".service"}
-	if m.local {
-		toml = strings.NewReplacer(`timeout = "5s"`, `timeout = "50s"`, `timeout = "20s"`, `timeout = "200s"`).Replace(toml)
-	}
-	m.WriteFile(s.config(), toml)
+	s.configure(toml)
 	if dropin != "" {
 		m.WriteFile("/etc/systemd/system/"+s.unit+".d/test.conf", dropin)
 		m.Systemctl("daemon-reload")
 	}
 	m.t.Cleanup(s.remove)
 	return s
+}
+
+// configure writes NAME.toml.
+func (s *service) configure(toml string) {
+	s.t.Helper()
+	if s.local {
+		toml = strings.NewReplacer(`timeout = "5s"`, `timeout = "50s"`, `timeout = "20s"`, `timeout = "200s"`).Replace(toml)
+	}
+	s.WriteFile(s.config(), toml)
 }
 
 func (s *service) config() string { return "/etc/supervisor/" + s.name + ".toml" }

@@ -289,18 +289,51 @@ func (s *service) socketsSeen(address string) string {
 	return b.String()
 }
 
-// O_NONBLOCK and every socket option are the same before and after, for a blocking and a non-blocking worker; where
-// generations take turns on the sockets of a pair, each of the two when its turn comes again.
+// O_NONBLOCK and every socket option are what was asked for, and stay so, for a blocking and a non-blocking worker; where
+// generations take turns on the sockets of a pair, those of the two are the same.
 var _ = scenario("j-options", func(t *testing.T, m *Machine) {
+	units := map[string]string{
+		"opts-tcp.socket": "ListenStream=127.0.0.1:6551\nBacklog=77\nKeepAlive=yes\nKeepAliveTimeSec=33\nKeepAliveIntervalSec=7\nKeepAliveProbes=4\n" +
+			"NoDelay=yes\nReceiveBuffer=64K\nSendBuffer=32K\nIPTOS=low-delay\nIPTTL=33\nDeferAcceptSec=2\nTCPCongestion=reno\nFreeBind=yes\n",
+		"opts-any.socket": "ListenStream=[::1]:6552\nListenDatagram=127.0.0.1:6553\nBindIPv6Only=ipv6-only\nPriority=3\nMark=7\n" +
+			"Transparent=yes\nBroadcast=yes\nReceiveBuffer=64K\nTimestamping=us\n",
+	}
+	// The kernel doubles buffers, rounds TCP_DEFER_ACCEPT up, and derives the priority from IP_TOS.
+	wanted := map[string]string{
+		"127.0.0.1:6550": "tcp_defer_accept=3 ip_freebind=1",
+		"127.0.0.1:6551": "keepalive=1 tcp_keepidle=33 tcp_keepintvl=7 tcp_keepcnt=4 tcp_nodelay=1 rcvbuf=131072 sndbuf=65536 ip_tos=16 priority=6 " +
+			"ip_ttl=33 tcp_defer_accept=3 tcp_congestion=reno ip_freebind=1",
+		"[::1]:6552":     "ipv6_v6only=1 priority=3 mark=7 ipv6_transparent=1 rcvbuf=131072 timestamp=1",
+		"127.0.0.1:6553": "broadcast=1 priority=3 mark=7 ip_transparent=1 rcvbuf=131072 timestamp=1",
+	}
+	names := slices.Sorted(maps.Keys(units))
+	for unit, lines := range units {
+		m.WriteFile("/etc/systemd/system/"+unit, "[Socket]\nService=supervisor@opts.service\n"+lines)
+	}
+	s := m.service("opts", "", "[Service]\nSockets="+strings.Join(names, " ")+"\n")
+	t.Cleanup(func() {
+		for _, unit := range names {
+			m.TrySystemctl("stop", unit)
+			m.Remove("/etc/systemd/system/" + unit)
+		}
+	})
+	m.Systemctl(append([]string{"start"}, names...)...)
 	for _, divert := range []string{"none", "auto"} {
-		for _, accept := range []string{"block", "epoll"} {
+		for _, accept := range []string{"block", "nonblock"} {
 			t.Run(accept+", divert "+divert, func(t *testing.T) {
-				m := m.With(t)
-				name := "opts-" + accept + "-" + divert
-				toml := goWorker(name, socketTable("http", "127.0.0.1:6550")+"backlog = 33\n"+socketTable("unix", "unix:/run/opts.sock"))
-				s := m.service(name, replace(t, toml, "[drain]", fmt.Sprintf("[drain]\ndivert = %q", divert)), "")
+				tables, mode := socketTable("http", "127.0.0.1:6550")+"backlog = 33\ndefer_accept = \"2s\"\nfree_bind = true\n", ""
+				if accept == "nonblock" {
+					mode = "nonblock = true\n"
+					for _, unit := range names {
+						tables += mode + fmt.Sprintf("[[socket]]\nname = %q\n", unit)
+					}
+				}
+				tables += mode + socketTable("unix", "unix:/run/opts.sock") + mode
+				s := &service{Machine: m.With(t), name: s.name, unit: s.unit}
+				s.configure(replace(t, goWorker("opts", tables), "[drain]", fmt.Sprintf("[drain]\ndivert = %q", divert)))
 				s.arguments("-accept=" + accept)
 				s.start()
+				t.Cleanup(func() { s.Systemctl("stop", s.unit) })
 				options := map[int]string{}
 				look := func() (compared bool) {
 					slot := 0
@@ -308,20 +341,32 @@ var _ = scenario("j-options", func(t *testing.T, m *Machine) {
 						slot = s.view().serving().Slot
 					}
 					_, list, _ := strings.Cut(s.Get("127.0.0.1:6550", "/sockets"), "\n")
-					list += m.Sh("ss -Htln 'sport = :6550' | awk '{print $3, $4}'")
+					if n := strings.Count(list, " "+accept+" "); n != 5 {
+						t.Errorf("%d of 5 sockets are %s:\n%s", n, accept, list)
+					}
+					for line := range strings.Lines(list) {
+						for _, address := range slices.Sorted(maps.Keys(wanted)) {
+							if !strings.Contains(line, " "+address+" ") {
+								continue
+							}
+							if missing := slices.DeleteFunc(strings.Fields(wanted[address]), func(w string) bool {
+								return slices.Contains(strings.Fields(line), w)
+							}); len(missing) > 0 {
+								t.Errorf("slot %d: %s is not %q: %s", slot, address, missing, line)
+							}
+						}
+					}
+					list += m.Sh("ss -Htln 'sport >= :6550 and sport <= :6552' | awk '{print $3, $4}' | sort")
 					before, compared := options[slot]
 					if compared && list != before {
 						t.Errorf("options of slot %d changed to\n%sfrom\n%s", slot, list, before)
-					}
-					if want := map[string]string{"block": " block ", "epoll": " nonblock "}[accept]; strings.Count(list, want) != 2 {
-						t.Errorf("sockets are not%s:\n%s", want, list)
 					}
 					options[slot] = list
 					return compared
 				}
 				look()
 				compared := 0
-				for _, do := range []func(){s.reload, func() { m.Systemctl("restart", s.unit) }, s.reload, s.reload} {
+				for _, do := range []func(){s.reload, s.restart, s.reload, s.reload} {
 					do()
 					s.drained(1)
 					if look() {
@@ -330,6 +375,9 @@ var _ = scenario("j-options", func(t *testing.T, m *Machine) {
 				}
 				if want := map[string]int{"none": 4, "auto": 3}[divert]; compared != want {
 					t.Errorf("compared %d times, want %d: %v", compared, want, options)
+				}
+				if divert == "auto" && options[0] != options[1] {
+					t.Errorf("the first of each pair\n%sthe second\n%s", options[0], options[1])
 				}
 			})
 		}

@@ -65,7 +65,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.generation, "generation", "", "said in answers")
 	f.Var(&o.binds, "bind", "bind tcp:HOST:PORT, udp:HOST:PORT or unix:PATH by oneself (repeatable)")
 	f.BoolVar(&o.reusePort, "reuseport", false, "bind with SO_REUSEPORT")
-	f.StringVar(&o.accept, "accept", "net", "net (Go's poller, makes sockets non-blocking), block (blocking accept), epoll (one loop for many sockets), never (waits in epoll for connections that it does not accept)")
+	f.StringVar(&o.accept, "accept", "net", "net (Go's poller, makes sockets non-blocking), block (blocking accept), epoll (one loop for many sockets, which it makes non-blocking), nonblock (the same, but they must be so), never (waits in epoll for connections that it does not accept)")
 	f.StringVar(&o.drain, "drain", "lossless", "on SIGTERM: lossless, or abrupt (drops what was accepted and not read)")
 	f.BoolVar(&o.notify, "notify", true, "say READY=1 where NOTIFY_SOCKET is set")
 	f.DurationVar(&o.startDelay, "start-delay", 0, "wait before taking the sockets")

@@ -31,7 +31,7 @@ type server struct {
 func (s *server) start() error {
 	s.conns = map[net.Conn]bool{}
 	switch s.options.accept {
-	case "epoll":
+	case "epoll", "nonblock":
 		return s.startEpoll()
 	case "never":
 		return s.startNever()
@@ -120,15 +120,17 @@ func (s *server) startNever() error {
 	return err
 }
 
-// startEpoll makes the sockets non-blocking and serves any number of them from one loop.
+// startEpoll serves any number of sockets from one loop. With -accept=epoll it makes them non-blocking.
 func (s *server) startEpoll() error {
 	ep, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
 		return err
 	}
 	for i, k := range s.sockets {
-		if err := syscall.SetNonblock(k.fd, true); err != nil {
-			return err
+		if s.options.accept == "epoll" {
+			if err := syscall.SetNonblock(k.fd, true); err != nil {
+				return err
+			}
 		}
 		event := syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(i)}
 		if err := syscall.EpollCtl(ep, syscall.EPOLL_CTL_ADD, k.fd, &event); err != nil {

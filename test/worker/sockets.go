@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unsafe"
 )
 
 const (
@@ -126,27 +127,55 @@ func address(fd int) string {
 	return "?"
 }
 
-// options are the socket options that a supervisor must not change, as name=value.
+// options are the socket options that a supervisor must not change, as name=value; those that this kind of socket does
+// not have are left out. The numbers are of <linux/in6.h>, <linux/tcp.h> and <linux/udp.h>.
 func (s socket) options() string {
-	values := []struct {
+	const socket, ip, ip6, tcp, udp = syscall.SOL_SOCKET, syscall.IPPROTO_IP, syscall.IPPROTO_IPV6, syscall.IPPROTO_TCP, syscall.IPPROTO_UDP
+	var b strings.Builder
+	for _, o := range []struct {
 		name       string
 		level, opt int
 	}{
-		{"reuseaddr", syscall.SOL_SOCKET, syscall.SO_REUSEADDR}, {"reuseport", syscall.SOL_SOCKET, soReusePort},
-		{"keepalive", syscall.SOL_SOCKET, syscall.SO_KEEPALIVE}, {"rcvbuf", syscall.SOL_SOCKET, syscall.SO_RCVBUF},
-		{"sndbuf", syscall.SOL_SOCKET, syscall.SO_SNDBUF}, {"priority", syscall.SOL_SOCKET, syscall.SO_PRIORITY},
-		{"passcred", syscall.SOL_SOCKET, syscall.SO_PASSCRED}, {"mark", syscall.SOL_SOCKET, syscall.SO_MARK},
-		{"nodelay", syscall.IPPROTO_TCP, syscall.TCP_NODELAY}, {"defer", syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT},
-		{"tos", syscall.IPPROTO_IP, syscall.IP_TOS}, {"ttl", syscall.IPPROTO_IP, syscall.IP_TTL},
-		{"v6only", syscall.IPPROTO_IPV6, syscall.IPV6_V6ONLY}, {"acceptconn", syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN},
-	}
-	var b strings.Builder
-	for _, o := range values {
+		{"reuseaddr", socket, syscall.SO_REUSEADDR}, {"reuseport", socket, soReusePort}, {"acceptconn", socket, syscall.SO_ACCEPTCONN},
+		{"keepalive", socket, syscall.SO_KEEPALIVE}, {"broadcast", socket, syscall.SO_BROADCAST}, {"priority", socket, syscall.SO_PRIORITY},
+		{"mark", socket, syscall.SO_MARK}, {"rcvbuf", socket, syscall.SO_RCVBUF}, {"sndbuf", socket, syscall.SO_SNDBUF},
+		{"passcred", socket, syscall.SO_PASSCRED}, {"timestamp", socket, syscall.SO_TIMESTAMP}, {"timestampns", socket, syscall.SO_TIMESTAMPNS},
+		{"ip_freebind", ip, syscall.IP_FREEBIND}, {"ip_transparent", ip, syscall.IP_TRANSPARENT}, {"ip_tos", ip, syscall.IP_TOS},
+		{"ip_ttl", ip, syscall.IP_TTL}, {"ip_pktinfo", ip, syscall.IP_PKTINFO}, {"ip_mtu_discover", ip, syscall.IP_MTU_DISCOVER},
+		{"ip_recvtos", ip, syscall.IP_RECVTOS}, {"ip_recvttl", ip, syscall.IP_RECVTTL}, {"ip_recverr", ip, syscall.IP_RECVERR},
+		{"ip_recvorigdstaddr", ip, syscall.IP_RECVORIGDSTADDR},
+		{"ipv6_v6only", ip6, syscall.IPV6_V6ONLY}, {"ipv6_transparent", ip6, 75}, {"ipv6_tclass", ip6, syscall.IPV6_TCLASS},
+		{"ipv6_unicast_hops", ip6, syscall.IPV6_UNICAST_HOPS}, {"ipv6_recvpktinfo", ip6, syscall.IPV6_RECVPKTINFO},
+		{"ipv6_mtu_discover", ip6, syscall.IPV6_MTU_DISCOVER}, {"ipv6_recvtclass", ip6, syscall.IPV6_RECVTCLASS},
+		{"ipv6_recvhoplimit", ip6, syscall.IPV6_RECVHOPLIMIT}, {"ipv6_recverr", ip6, syscall.IPV6_RECVERR}, {"ipv6_recvorigdstaddr", ip6, 74},
+		{"tcp_nodelay", tcp, syscall.TCP_NODELAY}, {"tcp_defer_accept", tcp, syscall.TCP_DEFER_ACCEPT}, {"tcp_keepidle", tcp, syscall.TCP_KEEPIDLE},
+		{"tcp_keepintvl", tcp, syscall.TCP_KEEPINTVL}, {"tcp_keepcnt", tcp, syscall.TCP_KEEPCNT}, {"tcp_user_timeout", tcp, 18},
+		{"tcp_maxseg", tcp, syscall.TCP_MAXSEG}, {"tcp_notsent_lowat", tcp, 25}, {"tcp_fastopen", tcp, 23}, {"udp_gro", udp, 104},
+	} {
 		if v, err := syscall.GetsockoptInt(s.fd, o.level, o.opt); err == nil {
 			fmt.Fprintf(&b, " %s=%d", o.name, v)
 		}
 	}
+	if v, err := text(s.fd, tcp, syscall.TCP_CONGESTION); err == nil {
+		b.WriteString(" tcp_congestion=" + v)
+	}
+	if v, err := text(s.fd, socket, syscall.SO_BINDTODEVICE); err == nil {
+		b.WriteString(" device=" + v)
+	}
 	return b.String()
+}
+
+// text reads an option that is a string.
+func text(fd, level, opt int) (string, error) {
+	buf := make([]byte, 64)
+	size := uint32(len(buf))
+	_, _, errno := syscall.Syscall6(syscall.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(opt),
+		uintptr(unsafe.Pointer(&buf[0])), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return "", errno
+	}
+	value, _, _ := strings.Cut(string(buf[:size]), "\x00")
+	return value, nil
 }
 
 func (s socket) mode() string {
