@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -166,7 +167,7 @@ func collectGetsocks(ctx context.Context, path string) (found []*sockets.Socket,
 		return nil, nil, err
 	}
 	for i, l := range list {
-		s, err := sockets.New(l.FD, sockets.Fetched, "")
+		s, err := newListener(l.FD)
 		if err != nil {
 			getsocks.CloseAll(list[i+1:])
 			closeSockets(found)
@@ -184,6 +185,15 @@ func collectGetsocks(ctx context.Context, path string) (found []*sockets.Socket,
 		found = append(found, s)
 	}
 	return found, admin, nil
+}
+
+// newListener takes ownership of fd, which must be a socket at which peers arrive: a client's connection would be kept open.
+func newListener(fd *sys.FD) (*sockets.Socket, error) {
+	if ok, err := sys.IsListener(fd.Num()); err != nil || !ok {
+		fd.Close()
+		return nil, cmp.Or(err, errors.New("it is no listening socket"))
+	}
+	return sockets.New(fd, sockets.Fetched, "")
 }
 
 // collectPidfd takes duplicates of every listening socket out of the generation's processes. One that is held stands for

@@ -3,6 +3,7 @@ package handoff
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/8265a91a/supervisor/internal/config"
@@ -47,10 +48,11 @@ func (h *Handoff) claims(ctx context.Context) error {
 		h.claimed = h.claimedByProbe()
 		return nil
 	}
-	found, _, err := collect(ctx, h.Host, h.New)
+	found, admin, err := collect(ctx, h.Host, h.New)
 	if err != nil {
 		return fmt.Errorf("ask generation %d what it listens on: %w", h.New.N, err)
 	}
+	empty := len(found) == 0 && admin == nil // no true answer: what was asked has a socket
 	h.claimed = map[uint64]bool{}
 	h.Host.Do(func(held *sockets.Set) {
 		for _, s := range found {
@@ -61,8 +63,39 @@ func (h *Handoff) claims(ctx context.Context) error {
 			}
 		}
 	})
+	h.claimUnlisted()
+	if n := h.countServed(); n > 0 && (empty || len(h.claimed) == 0) {
+		return fmt.Errorf("generation %d says that it listens on nothing: nobody would serve the %d sockets that are held", h.New.N, n)
+	}
 	h.noteReplaced()
 	return nil
+}
+
+// claimUnlisted claims what the newcomer's answer leaves out, but the kernel shows it waiting on: HAProxy does not list what
+// it was given as "fd@N", and no answer may close a socket that is in use.
+func (h *Handoff) claimUnlisted() {
+	pids, err := h.New.Tree.PIDs()
+	unlisted := h.byInode(func(s *sockets.Socket) bool { return !h.claimed[s.Cookie] })
+	if err != nil || len(unlisted) == 0 {
+		return
+	}
+	waits, _ := probe.Listening(pids, slices.Collect(maps.Keys(unlisted))) // what was found holds beside an error, too
+	for inode := range waits {
+		h.claimed[unlisted[inode]] = true
+	}
+}
+
+// byInode maps the inodes of the newcomer's halves of the sockets that suit to their cookies.
+func (h *Handoff) byInode(suits func(*sockets.Socket) bool) map[uint64]uint64 {
+	cookies := map[uint64]uint64{}
+	h.Host.Do(func(held *sockets.Set) {
+		for _, s := range held.Ordered(nil) {
+			if inode, err := s.Inode(h.New.Slot); err == nil && suits(s) {
+				cookies[inode] = s.Cookie
+			}
+		}
+	})
+	return cookies
 }
 
 // noteReplaced tells of sockets that the newcomer did not take, but bound anew at the same address: clients that come while
@@ -89,17 +122,8 @@ func (h *Handoff) claimedByProbe() map[uint64]bool {
 	if err != nil {
 		return nil
 	}
-	byInode := map[uint64]uint64{}
-	var inodes []uint64
-	h.Host.Do(func(held *sockets.Set) {
-		for _, s := range held.Ordered(nil) {
-			if inode, err := s.Inode(h.New.Slot); err == nil {
-				byInode[inode] = s.Cookie
-				inodes = append(inodes, inode)
-			}
-		}
-	})
-	holders, err := probe.Held(pids, inodes)
+	byInode := h.byInode(func(*sockets.Socket) bool { return true })
+	holders, err := probe.Held(pids, slices.Collect(maps.Keys(byInode)))
 	if err != nil {
 		return nil
 	}

@@ -51,6 +51,9 @@ type options struct {
 	hostile    bool
 	watchdog   bool
 	pidFile    string
+	getsocks   string
+	lie        string
+	lieAfter   int
 }
 
 type list []string
@@ -89,6 +92,9 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.drainWhile, "drain-while", "", "stay after SIGTERM as long as this file exists")
 	f.BoolVar(&o.hostile, "hostile", false, "attack the notify sockets of the supervisor and of systemd after READY=1")
 	f.BoolVar(&o.watchdog, "watchdog", false, "say WATCHDOG=1 six times in WATCHDOG_USEC")
+	f.StringVar(&o.getsocks, "getsocks", "", "answer _getsocks at this path with the sockets, as HAProxy does")
+	f.StringVar(&o.lie, "lie", "", "answer it wrongly: few or many (other than announced), none (hang up), zero, half (of the number), pipe, file or connection (in the place of a socket), short (leaves one out), foreign:SPEC (only what -bind=SPEC would be), silent (for ever)")
+	f.IntVar(&o.lieAfter, "lie-after", 0, "answer so many requests honestly first")
 	f.StringVar(&o.pidFile, "pid-file", "", "write the pid to this file before READY=1")
 	return f
 }
@@ -167,6 +173,9 @@ func run(o *options) error {
 		}
 	}
 	s := &server{options: o, sockets: sockets}
+	if err := s.startGetsocks(); err != nil {
+		return err
+	}
 	if !o.ignore {
 		if err := s.start(); err != nil {
 			return err
