@@ -145,7 +145,7 @@ func (h *Handoff) countServed() (n int) {
 // socket is described, but neither held nor handed on: n+1 binds its own and renames it over the path, otherwise
 // the path would answer for either generation at random.
 func collect(ctx context.Context, host Host, g *Generation) (found []*sockets.Socket, admin *sys.Socket, err error) {
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, fetchTimeout, fmt.Errorf("no whole answer within %s", fetchTimeout))
 	defer cancel()
 	switch g.Config.Handoff.Fetch {
 	case config.FetchGetsocks:

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -203,5 +204,77 @@ var _ = scenario("l-lying-environment", func(t *testing.T, m *Machine) {
 		if what != "of somebody else" && !strings.Contains(said, "LISTEN_") && !strings.Contains(said, "descriptor") {
 			t.Errorf("%s: no word about what is wrong:\n%s", what, said)
 		}
+	}
+})
+
+// A worker that lies when it is asked for its sockets, or says nothing, costs no socket and no request: neither the old one,
+// which must be replaceable, nor the new one, whose answer decides what is closed.
+var _ = scenario("l-lying-getsocks", func(t *testing.T, m *Machine) {
+	const admin, foreign = "/run/supervisor/liar/admin.sock", "/run/liar.sock"
+	ports := []int{6760, 6761}
+	s := m.service("liar", goWorker("liar", socketTable("one", "127.0.0.1:6760")+socketTable("two", "127.0.0.1:6761")+
+		fmt.Sprintf("\n[handoff]\ngetsocks = %q\n", admin)), "")
+	const unfetchable = "cannot fetch the sockets of generation "
+	lies := []struct{ kind, says, warns string }{
+		{"few", "the peer closed the connection after 3 of 4 sockets", unfetchable},
+		{"many", "the peer announced 2 sockets and sent at least 3", unfetchable},
+		{"none", "the peer closed without an answer", unfetchable},
+		{"half", "read the number of sockets: unexpected EOF", unfetchable},
+		{"zero", "says that it listens on nothing", ""},
+		{"pipe", "the peer sent a descriptor that is not a socket", unfetchable},
+		{"connection", "it is no listening socket", unfetchable},
+		{"silent", "no whole answer within 5s", ""}, // the old one is honest: one wait of 5 s is enough
+		// Lists that may be true. The kernel shows that they are not.
+		{"short", "", ""},
+		{"foreign:unix:" + foreign, "", ""},
+	}
+	// The generation that serves answers honestly while it starts, and lies when it is to be replaced.
+	serveLiar := func(next int) {
+		lines := []string{"-getsocks=" + admin}
+		if next < len(lies) && lies[next].kind != "silent" {
+			lines = append(lines, "-lie="+lies[next].kind, "-lie-after=1")
+		}
+		s.arguments(lines...)
+	}
+	serveLiar(0)
+	s.start()
+	inodes, before := s.inodesOf(ports), s.usage()
+	for i, lie := range lies {
+		kind, _, _ := strings.Cut(lie.kind, ":")
+		t.Run(kind, func(t *testing.T) {
+			s := &service{Machine: m.With(t), name: s.name, unit: s.unit}
+			same := func(when string) {
+				if after := s.inodesOf(ports); !slices.Equal(inodes, after) {
+					t.Errorf("listening inodes %v after the %s reload, before %v", after, when, inodes)
+				}
+			}
+			old, cursor := s.answers("127.0.0.1:6761"), s.Cursor()
+			s.underLoad("l lying _getsocks, "+kind, tcp(6760), map[load.Class]int{load.New: 2, load.Keep: 1}, func() {
+				s.arguments("-getsocks="+admin, "-lie="+lie.kind)
+				if lie.says == "" {
+					s.reload()
+				} else {
+					s.reloadFails("reconcile failed", lie.says)
+					if pid := s.answers("127.0.0.1:6761"); pid != old {
+						t.Errorf("worker %d answers after the failed reload, want %d", pid, old)
+					}
+				}
+				same("lying")
+				if said := s.JournalAfter(s.unit, cursor); strings.Contains(said, unfetchable) != (lie.warns != "") {
+					t.Errorf("the old worker lied as well; journal:\n%s", said)
+				}
+				serveLiar(i + 1)
+				s.reload()
+				same("good")
+			})
+			s.drained(1)
+			if pid := s.answers("127.0.0.1:6761"); pid == old {
+				t.Errorf("worker %d still answers after the good reload", pid)
+			}
+		})
+	}
+	// Three generations bound a foreign one. The next ones get it, too, and serve it.
+	if after := s.usage(); after.stored > before.stored+3 || after.descriptors > before.descriptors+4 {
+		t.Errorf("at the end %+v, at the beginning %+v", after, before)
 	}
 })
