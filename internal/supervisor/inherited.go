@@ -41,7 +41,7 @@ func sort(list []activation.Descriptor, d *Daemon) *inherited {
 		}
 		inode, _ := sys.Inode(desc.FD.Num())
 		d.keeper.known(desc.Name, desc.FD.Num(), inode)
-		if err := in.place(desc.Name, desc.FD, d); err != nil {
+		if err := in.place(desc.Name, desc.FD); err != nil {
 			d.Note(handoff.Warning, fmt.Sprintf("FD store entry %s is not used and removed: %v", desc.Name, err))
 			desc.FD.Close()
 		}
@@ -50,7 +50,7 @@ func sort(list []activation.Descriptor, d *Daemon) *inherited {
 }
 
 // place sorts one entry of the FD store. On error the descriptor stays the caller's.
-func (in *inherited) place(name string, fd *sys.FD, d *Daemon) error {
+func (in *inherited) place(name string, fd *sys.FD) error {
 	numbered := func(prefix string, into map[int]*sys.FD) error {
 		n, err := strconv.Atoi(strings.TrimPrefix(name, prefix))
 		if err != nil || n < 1 {
@@ -78,7 +78,7 @@ func (in *inherited) place(name string, fd *sys.FD, d *Daemon) error {
 	case strings.HasPrefix(name, prefixPushed), strings.HasPrefix(name, prefixMore):
 		in.pushed = append(in.pushed, named{name, fd})
 	case strings.HasPrefix(name, prefixBundle):
-		return in.unpack(name, fd, d)
+		return in.unpack(name, fd)
 	default:
 		return errors.New("no such entry is known")
 	}
@@ -86,7 +86,7 @@ func (in *inherited) place(name string, fd *sys.FD, d *Daemon) error {
 }
 
 // unpack takes the sockets out of a bundle; the bundle in the store keeps them.
-func (in *inherited) unpack(name string, fd *sys.FD, d *Daemon) error {
+func (in *inherited) unpack(name string, fd *sys.FD) error {
 	n, err := strconv.Atoi(strings.TrimPrefix(name, prefixBundle))
 	if err != nil {
 		return errors.New("the name has no number")

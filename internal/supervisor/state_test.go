@@ -2,10 +2,12 @@ package supervisor_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/8265a91a/supervisor/internal/supervisor"
+	"github.com/8265a91a/supervisor/internal/sys"
 )
 
 func TestDecodeStateErrors(t *testing.T) {
@@ -46,6 +48,35 @@ func FuzzDecodeState(f *testing.F) {
 		second, err := supervisor.DecodeState(first, "x")
 		if err != nil || string(first) != string(second) {
 			t.Error(fmt.Errorf("written and read again: %w\n%s\n%s", err, first, second))
+		}
+	})
+}
+
+// Every entry of the FD store is placed once or refused, whatever its name; a pushed one keeps the worker's name for it.
+func FuzzEntryNames(f *testing.F) {
+	f.Add("supervisor.state", "supervisor.worker.1", "supervisor.worker.01")
+	f.Add("supervisor.notify.-1", "supervisor.bind.99999999999999999999", "supervisor.bundle.1")
+	f.Add("supervisor.socket.", "supervisor.alternate.http", "supervisor.nothing")
+	f.Add("supervisor.pushed.a.2", "supervisor.pushed-2.a", "supervisor.pushed-1.a")
+	f.Add("supervisor.pushed-.a", "supervisor.pushed-2.", "supervisor.pushed-02.3.a")
+	null, err := sys.OpenNull()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { null.Close() })
+	f.Fuzz(func(t *testing.T, a, b, c string) {
+		refused, err := supervisor.PlaceEntries([]string{a, b, c}, null)
+		if err != nil {
+			t.Errorf("%q: %v", []string{a, b, c}, err)
+		}
+		for _, entry := range []string{a, b, c} {
+			name, again, err := supervisor.ReadPushed(entry)
+			if err != nil || !strings.HasPrefix(entry, "supervisor.pushed") {
+				continue
+			}
+			if second, _, err := supervisor.ReadPushed(again); err != nil || second != name || !strings.HasSuffix(entry, "."+name) || slices.Contains(refused, entry) {
+				t.Errorf("%q is read as %q, written as %q, read as %q: %v", entry, name, again, second, err)
+			}
 		}
 	})
 }

@@ -29,7 +29,11 @@ func PidfdPID(n int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(data)) {
+	return parsePidfdInfo(string(data))
+}
+
+func parsePidfdInfo(info string) (int, error) {
+	for line := range strings.Lines(info) {
 		value, ok := strings.CutPrefix(line, "Pid:")
 		if !ok {
 			continue
@@ -169,8 +173,13 @@ func zombieExit(n int) Exit {
 	if again, err := PidfdPID(n); err != nil || again != pid {
 		return Exit{}
 	}
+	return parseZombie(string(stat))
+}
+
+// parseZombie reads /proc/PID/stat, in which the command may hold anything.
+func parseZombie(stat string) Exit {
 	const exitCode = 52 - 3 // counted from the state, the first field after the command
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	if len(fields) <= exitCode || fields[0] != "Z" {
 		return Exit{}
 	}

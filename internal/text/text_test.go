@@ -2,7 +2,10 @@ package text_test
 
 import (
 	"os"
+	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/8265a91a/supervisor/internal/leaktest"
 	"github.com/8265a91a/supervisor/internal/text"
@@ -13,16 +16,35 @@ func TestMain(m *testing.M) { os.Exit(leaktest.Main(m)) }
 func TestPrintable(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"":             "",
-		"plain, ünï":   "plain, ünï",
-		"a\x1b[31mred": `a\x1b[31mred`,
-		"two\nlines\t": `two\nlines\t`,
-		"\x00\u0085":   `\x00\u0085`,
+		"":               "",
+		"plain, ünï":     "plain, ünï",
+		"a\x1b[31mred":   `a\x1b[31mred`,
+		"two\nlines\t":   `two\nlines\t`,
+		"\x00\u0085":     `\x00\u0085`,
+		"\x9b31m\xff":    `\x9b31m\xff`, // 0x9b is ESC [ to a terminal of 8 bits
+		"a\u202eb\u2028": `a\u202eb\u2028`,
+		"\ufffd 'q'":     "\ufffd 'q'",
 	} {
 		if got := text.Printable(in); got != want {
 			t.Errorf("%q became %q, want %q", in, got, want)
 		}
 	}
+}
+
+// Nothing of category C (control, format) is left, nothing that ends a line, and no byte outside of UTF-8.
+func FuzzPrintable(f *testing.F) {
+	for _, seed := range []string{"plain, ünï", "a\x1b[31mred", "\x9b2J", "two\nlines\r\n", "\u202etxt.exe", "\u2028\u0085", "\xed\xa0\x80", "'\\"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		out := text.Printable(s)
+		if !utf8.ValidString(out) || strings.ContainsFunc(out, func(r rune) bool { return unicode.In(r, unicode.C, unicode.Zl, unicode.Zp) }) {
+			t.Errorf("%q became %q", s, out)
+		}
+		if again := text.Printable(out); again != out {
+			t.Errorf("%q became %q, and then %q", s, out, again)
+		}
+	})
 }
 
 func TestLastLines(t *testing.T) {

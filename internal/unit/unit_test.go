@@ -2,6 +2,8 @@ package unit_test
 
 import (
 	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/8265a91a/supervisor/internal/leaktest"
@@ -26,6 +28,24 @@ func TestParse(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is found is the end of a line, and "/" only if no line says more.
+func FuzzParse(f *testing.F) {
+	f.Add("1:cpu:/\n9:name=systemd:/\n0::/system.slice/supervisor@web.service\n")
+	f.Add("1:name=systemd:/system.slice/x.service\n0::/\n")
+	f.Add("0::/a:name=systemd:/b\n0::\n")
+	f.Add("0::/no newline")
+	f.Fuzz(func(t *testing.T, text string) {
+		marker, path := unit.Parse(text)
+		lines := strings.Split(text, "\n")
+		if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasSuffix(l, marker+path) }) || strings.Contains(path, "\n") {
+			t.Errorf("%q %q is in no line of %q", marker, path, text)
+		}
+		if path == "/" && slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "0::/") && l != "0::/" }) {
+			t.Errorf("nothing is found in %q", text)
+		}
+	})
 }
 
 // A test is run by hand or by a build, in no service or in one that it must not touch: nothing is found outside of one.
