@@ -12,9 +12,30 @@ import (
 	"strings"
 )
 
+// column is a machine: a container with some systemd, or the virtual machine.
+type column struct {
+	systemd int
+	virtual bool
+}
+
+func (c column) String() string {
+	if c.virtual {
+		return fmt.Sprintf("systemd %d, virtual machine", c.systemd)
+	}
+	return fmt.Sprintf("systemd %d", c.systemd)
+}
+
+func compare(a, b column) int {
+	if a.virtual != b.virtual {
+		return map[bool]int{true: 1, false: -1}[a.virtual]
+	}
+	return a.systemd - b.systemd
+}
+
 // outcome is a line of the file; test/vm writes it.
 type outcome struct {
 	Case     string               `json:"case"`
+	Suite    string               `json:"suite"`
 	Systemd  int                  `json:"systemd"`
 	Requests int64                `json:"requests"`
 	Failed   int64                `json:"failed"`
@@ -24,6 +45,29 @@ type outcome struct {
 	Times    map[string][]float64 `json:"times_ms"`
 	Counts   map[string]int       `json:"counts"`
 	Notes    []string             `json:"notes"`
+	Versions string               `json:"versions"`
+}
+
+// add puts together what was done several times.
+func (o *outcome) add(more outcome) {
+	o.Requests += more.Requests
+	o.Failed += more.Failed
+	o.Cut += more.Cut
+	o.Refused += more.Refused
+	o.MaxMS = max(o.MaxMS, more.MaxMS)
+	for what, all := range more.Times {
+		if o.Times == nil {
+			o.Times = map[string][]float64{}
+		}
+		o.Times[what] = append(o.Times[what], all...)
+	}
+	for what, n := range more.Counts {
+		if o.Counts == nil {
+			o.Counts = map[string]int{}
+		}
+		o.Counts[what] += n
+	}
+	o.Notes = append(o.Notes, more.Notes...)
 }
 
 func main() {
@@ -43,8 +87,8 @@ func report(file string) error {
 		return err
 	}
 	defer f.Close()
-	rows := map[string]map[int]outcome{}
-	columns := map[int]bool{}
+	rows := map[string]map[column]outcome{}
+	columns := map[column]string{}
 	in := bufio.NewScanner(f)
 	in.Buffer(nil, 1<<20)
 	for in.Scan() {
@@ -52,30 +96,43 @@ func report(file string) error {
 		if err := json.Unmarshal(in.Bytes(), &o); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
-		if rows[o.Case] == nil {
-			rows[o.Case] = map[int]outcome{}
+		c := column{o.Systemd, o.Suite == "local"}
+		if o.Versions != "" {
+			columns[c] = o.Versions
+			continue
 		}
-		rows[o.Case][o.Systemd] = o // the last run counts
-		columns[o.Systemd] = true
+		if rows[o.Case] == nil {
+			rows[o.Case] = map[column]outcome{}
+		}
+		sum := rows[o.Case][c]
+		sum.add(o)
+		rows[o.Case][c] = sum
+		columns[c] += "" // it may have no line of versions
 	}
 	if err := in.Err(); err != nil {
 		return err
 	}
-	systemds := slices.Sorted(maps.Keys(columns))
+	machines := slices.SortedFunc(maps.Keys(columns), compare)
 	fmt.Print("| case |")
-	for _, s := range systemds {
-		fmt.Printf(" systemd %d |", s)
+	for _, c := range machines {
+		fmt.Printf(" %s |", c)
 	}
-	fmt.Print("\n|---|" + strings.Repeat("---|", len(systemds)) + "\n")
+	fmt.Print("\n|---|" + strings.Repeat("---|", len(machines)) + "\n")
 	for _, name := range slices.Sorted(maps.Keys(rows)) {
 		fmt.Printf("| %s |", name)
-		for _, s := range systemds {
-			o, ran := rows[name][s]
+		for _, c := range machines {
+			o, ran := rows[name][c]
 			fmt.Printf(" %s |", o.cell(ran))
 		}
 		fmt.Println()
 	}
-	fmt.Println("\nEach cell: requests, failed. \"cut\" is what a killed worker had accepted, \"refused\" what came after a stop. Times in ms: median, longest.")
+	fmt.Println()
+	for _, c := range machines {
+		if columns[c] != "" {
+			fmt.Printf("%s: %s\n", c, columns[c])
+		}
+	}
+	fmt.Println("\nEach cell: requests, failed, the longest. \"cut\" is what a killed worker had accepted, \"refused\" what came after a stop. Times in ms: median, longest.")
 	return nil
 }
 
@@ -89,6 +146,9 @@ func (o outcome) cell(ran bool) string {
 	}
 	if o.Refused > 0 {
 		parts[0] += fmt.Sprintf(" (%d refused)", o.Refused)
+	}
+	if o.MaxMS > 0 {
+		parts[0] += fmt.Sprintf(", %.0f ms", o.MaxMS)
 	}
 	for _, what := range slices.Sorted(maps.Keys(o.Counts)) {
 		parts = append(parts, fmt.Sprintf("%d %s", o.Counts[what], what))

@@ -46,6 +46,7 @@ func TestVirtualMachine(t *testing.T) {
 	pattern := "^TestInside$/^(" + strings.Join(guestScenarios, "|") + ")$"
 	printed, err := RunGuest(t.Context(), dir, "cd /tmp && SUPERVISOR_TEST_INSIDE=/run/test exec /run/test/vm.test -test.v -test.timeout 20m -test.run '"+pattern+"'\n")
 	t.Logf("printed by the virtual machine:\n%s", printed)
+	keepFigures(t, printed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +63,7 @@ func TestInside(t *testing.T) {
 		t.Skip("only inside a throw-away machine")
 	}
 	m := Local(t, os.Getenv("SUPERVISOR_TEST_INSIDE"))
-	t.Logf("systemd %d, kernel %s", m.Systemd, m.Run("uname", "-r"))
+	m.recordVersions()
 	for _, name := range sortedNames() {
 		t.Run(name, func(t *testing.T) { m.With(t).run(scenarios[name]) })
 	}

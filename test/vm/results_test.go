@@ -4,8 +4,13 @@ package vm
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
+	"regexp"
+	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/8265a91a/supervisor/test/load"
@@ -28,6 +33,8 @@ type outcome struct {
 	Times  map[string][]float64 `json:"times_ms,omitempty"`
 	Counts map[string]int       `json:"counts,omitempty"`
 	Notes  []string             `json:"notes,omitempty"`
+	// Versions is what ran, in a line of its own, once for each machine.
+	Versions string `json:"versions,omitempty"`
 }
 
 // time adds a figure.
@@ -51,25 +58,63 @@ var resultsMu sync.Mutex
 // record writes an outcome with what the client counted.
 func (m *Machine) record(o outcome, r load.Result) {
 	m.t.Helper()
-	o.Suite, o.Systemd = m.Suite, m.Systemd
 	o.Requests, o.Failed, o.Cut, o.Refused = r.Requests(), r.Failures(), cut(r), refused(r)
 	o.IdleClosed, o.MaxMS = r.IdleClosed(), float64(r.Max())/1e6
+	m.write(o)
+}
+
+// recordVersions writes which programs the figures of this machine are of.
+func (m *Machine) recordVersions() {
+	m.t.Helper()
+	first := func(text string) string { line, _, _ := strings.Cut(text, "\n"); return line }
+	haproxy, _, _ := strings.Cut(first(m.Run("haproxy", "-v")), " - ")
+	versions := fmt.Sprintf("%s, %s, Linux %s", first(m.Run("systemctl", "--version")), haproxy, m.Run("uname", "-r"))
+	reportLine(m.t, versions)
+	m.write(outcome{Versions: versions})
+}
+
+func (m *Machine) write(o outcome) {
+	m.t.Helper()
+	o.Suite, o.Systemd = m.Suite, m.Systemd
 	path := os.Getenv("SUPERVISOR_TEST_RESULTS")
 	line, err := json.Marshal(o)
 	if err == nil && path == "" {
 		m.t.Logf("%s", line)
 		return
 	}
-	resultsMu.Lock()
-	defer resultsMu.Unlock()
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err == nil {
-		_, err = f.Write(append(line, '\n'))
-		f.Close()
+		err = appendLine(path, string(line))
 	}
 	if err != nil {
 		m.t.Error(err)
 	}
+}
+
+// keepFigures writes what a virtual machine printed, which has no file of the host's, to the files of the figures.
+func keepFigures(t testing.TB, printed string) {
+	t.Helper()
+	results := os.Getenv("SUPERVISOR_TEST_RESULTS")
+	for _, m := range regexp.MustCompile(`(?m)^ +\w+\.go:\d+: (.*)$`).FindAllStringSubmatch(printed, -1) {
+		switch line := m[1]; {
+		case strings.HasPrefix(line, "systemd "):
+			reportLine(t, line)
+		case strings.HasPrefix(line, `{"case":`) && results != "":
+			if err := appendLine(results, line); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+func appendLine(path, line string) error {
+	resultsMu.Lock()
+	defer resultsMu.Unlock()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(f, line)
+	return errors.Join(err, f.Close())
 }
 
 // cut is the number of requests that ended in the middle, as those do that a killed worker had accepted.

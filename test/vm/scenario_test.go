@@ -47,7 +47,7 @@ func runScenarios(t *testing.T) {
 				t.Skip(noNewest)
 			}
 			m := Boot(t, suite)
-			t.Logf("systemd %d", m.Systemd)
+			m.recordVersions()
 			for _, name := range sortedNames() {
 				if name == "z-storm" {
 					t.Parallel()

@@ -191,12 +191,7 @@ func reportLine(t testing.TB, line string) {
 		t.Log(line)
 		return
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err == nil {
-		_, err = fmt.Fprintln(f, line)
-		f.Close()
-	}
-	if err != nil {
+	if err := appendLine(path, line); err != nil {
 		t.Error(err)
 	}
 }
