@@ -60,7 +60,7 @@ func TestRunSaysWhyItCannotStart(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	code, stderr := program(t, "run", "--config", file, "--runtime-dir", dir)
+	code, stderr := program(t, "run", "first", "--config", file, "--runtime-dir", dir)
 	for _, part := range []string{"supervisor: error: cannot start first: ready failed: ", "exit code 1", "its last words: bind: Address already in use\n", "hint: the supervisor holds that address"} {
 		if code != exitFailed || !strings.Contains(stderr, part) {
 			t.Errorf("exit code %d, %q is missing in:\n%s", code, part, stderr)
@@ -164,6 +164,7 @@ func TestUsage(t *testing.T) {
 		{"reload ../web", exitUsage, "", "error: the service's name"},
 		{"reload -- -web", exitUsage, "", "error: the service's name"},
 		{"run", exitUsage, "", "hint: supervisor run NAME, or --config FILE"},
+		{"run web --config /x/other.toml", exitUsage, "", "NAME is web, but /x/other.toml is the configuration of other"},
 		{"fetch", exitUsage, "", "fetch takes one socket"},
 		{"check", exitUsage, "", "a configuration file is missing"},
 		{"reexec --all web", exitUsage, "", "exclude each other"},

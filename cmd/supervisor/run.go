@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -21,7 +22,7 @@ it when asked to (systemctl reload, SIGHUP or SIGUSR2). Started by systemd it
 adopts the workers and sockets that an earlier supervisor left.
 
 flags:
-  --config FILE       in the place of /etc/supervisor/NAME.toml; NAME may be left out then and is the file's name
+  --config FILE       in the place of /etc/supervisor/NAME.toml; NAME is the file's name, and may be left out then
   --runtime-dir DIR   in the place of /run/supervisor (or set SUPERVISOR_RUNTIME_DIR)
 
 signals: SIGHUP and SIGUSR2 reload, SIGTERM and SIGINT drain and stop (twice: at once)
@@ -38,8 +39,9 @@ examples:
 }
 
 func (e *env) daemon(operands []string, file string) error {
+	called := strings.TrimSuffix(filepath.Base(file), ".toml")
 	if file != "" && len(operands) == 0 {
-		operands = []string{strings.TrimSuffix(filepath.Base(file), ".toml")}
+		operands = []string{called}
 	}
 	if len(operands) == 0 {
 		return usageError{"the name of a service is missing", "supervisor run NAME, or --config FILE"}
@@ -47,6 +49,9 @@ func (e *env) daemon(operands []string, file string) error {
 	name, err := e.oneName(operands)
 	if err != nil {
 		return err
+	}
+	if file != "" && name != called {
+		return usageError{fmt.Sprintf("NAME is %s, but %s is the configuration of %s", name, file, called), "with --config leave NAME out, or name the file " + name + ".toml"}
 	}
 	hint := "supervisor check " + file
 	if file == "" {
