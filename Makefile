@@ -6,7 +6,7 @@
 # make report    what the clients of the last "make test" or "make chaos" counted, case by case, as a table
 # make bench     the figures of the budget beside what kernel and worker need without a supervisor
 # make matrix    all real servers, ten reloads each; writes docs/matrix.md (an hour; MATRIX="nginx redis" for some)
-# make install   DESTDIR, PREFIX: the binary as it was built, the units and the manual pages
+# make install   DESTDIR, PREFIX: the binary as it was built, the unit, the manual pages and the examples
 # make clean     what the targets above made in the tree
 
 PREFIX  ?= /usr
@@ -56,6 +56,9 @@ install: bin/supervisor
 	done
 	for page in man/*.[1-8]; do \
 	    install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; \
+	done
+	cd units && for file in $$(find examples -type f); do \
+	    install -D -m 644 "$$file" "$(DESTDIR)$(PREFIX)/share/doc/supervisor/$$file" || exit 1; \
 	done
 	install -d -m 755 $(DESTDIR)/etc/supervisor
 ifeq ($(DESTDIR),)

@@ -272,12 +272,18 @@ func TestInitLists(t *testing.T) {
 	}
 }
 
-func TestExampleLoads(t *testing.T) {
-	data, err := fs.ReadFile(units.Files, "examples/haproxy/web.toml")
-	if err != nil {
-		t.Fatal(err)
+func TestExamplesLoad(t *testing.T) {
+	files, err := fs.Glob(units.Files, "examples/*/web.toml")
+	if err != nil || len(files) < 2 {
+		t.Fatalf("examples: %q, %v", files, err)
 	}
-	if _, err := config.Parse("web", "web.toml", data); err != nil {
-		t.Error(err)
+	for _, file := range files {
+		data, err := fs.ReadFile(units.Files, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c, err := config.Parse("web", file, data); err != nil || len(c.Warnings) > 0 {
+			t.Errorf("%s: %v, %v", file, err, c)
+		}
 	}
 }

@@ -45,6 +45,7 @@ func TestInstallNeedsNoGo(t *testing.T) {
 		"opt/bin/supervisor":                         "as it was built",
 		"opt/lib/systemd/system/supervisor@.service": "ExecStart=/opt/bin/supervisor run %i",
 		"opt/share/man/man8/supervisor.8":            ".Nm supervisor",
+		"opt/share/doc/supervisor/examples/socket/supervisor@web.service.d/socket.conf": "Sockets=web.socket",
 	} {
 		content, err := os.ReadFile(filepath.Join(root, path))
 		if err != nil || !strings.Contains(string(content), part) {

@@ -71,15 +71,13 @@ func BootVariant(t testing.TB, suite, variant string) *Machine {
 // installUnits copies the project's units of dir into the machine.
 func (m *Machine) installUnits(dir string) {
 	m.t.Helper()
-	for _, pattern := range []string{"*.service", "*.socket", "*.target"} {
-		units, _ := filepath.Glob(filepath.Join(dir, pattern))
-		for _, path := range units {
-			content, err := os.ReadFile(path)
-			if err != nil {
-				m.t.Fatal(err)
-			}
-			m.WriteFile("/etc/systemd/system/"+filepath.Base(path), string(content))
+	units, _ := filepath.Glob(filepath.Join(dir, "*.service"))
+	for _, path := range units {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			m.t.Fatal(err)
 		}
+		m.WriteFile("/etc/systemd/system/"+filepath.Base(path), string(content))
 	}
 	m.Systemctl("daemon-reload")
 }

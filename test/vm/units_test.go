@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/8265a91a/supervisor/test/load"
 )
 
 // What init writes for every preset, and the hardening drop-ins, are units that this systemd understands.
@@ -36,6 +38,7 @@ var _ = scenario("units-verify", func(t *testing.T, m *Machine) {
 		}
 		units = append(units, strings.Fields(list)...)
 	}
+	units = append(units, m.socketExample().unit, "web.socket")
 	t.Cleanup(func() { m.Systemctl("daemon-reload") })
 	m.Systemctl("daemon-reload")
 	r := m.Try(append([]string{"systemd-analyze", "verify", "--man=no"}, units...)...)
@@ -44,6 +47,45 @@ var _ = scenario("units-verify", func(t *testing.T, m *Machine) {
 			continue // it says so, and keeps the store over restarts all the same
 		}
 		t.Errorf("systemd-analyze verify: %s", line)
+	}
+})
+
+// socketExample installs the example with a socket unit, as its README says.
+func (m *Machine) socketExample() *service {
+	m.t.Helper()
+	read := func(name string) string {
+		text, err := os.ReadFile(filepath.Join(unitsDir(), "examples", "socket", name))
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		return string(text)
+	}
+	m.t.Cleanup(func() { m.Remove("/etc/systemd/system/web.socket") })
+	m.WriteFile("/etc/systemd/system/web.socket", read("web.socket"))
+	s := m.service("web", read("web.toml"), "")
+	m.WriteFile("/etc/systemd/system/"+s.unit+".d/socket.conf", read(s.unit+".d/socket.conf"))
+	return s
+}
+
+// The example with a socket unit works as it is.
+var _ = scenario("units-example-socket", func(t *testing.T, m *Machine) {
+	s := m.socketExample()
+	built, err := binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.InstallBinary(built["worker"], "/usr/local/bin/web")
+	m.Systemctl("daemon-reload")
+	m.Systemctl("enable", "--now", "web.socket", s.unit)
+	t.Cleanup(func() { m.Systemctl("disable", "--now", "web.socket", s.unit) })
+	old := s.answers("127.0.0.1:8080")
+	s.underLoad("units-example-socket", tcp(8080), map[load.Class]int{load.New: 2, load.Late: 2}, s.reload)
+	s.drained(1)
+	if pid := s.answers("127.0.0.1:8080"); pid == old {
+		t.Errorf("worker %d answers after the reload, too", pid)
+	}
+	if journal := s.Journal(s.unit); strings.Contains(journal, "cannot be steered") || strings.Contains(journal, "does not use socket") {
+		t.Errorf("warnings:\n%s", journal)
 	}
 })
 
