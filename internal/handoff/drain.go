@@ -32,7 +32,7 @@ type Drain struct {
 	OnStep func(Timed)
 	// Skip leaves divert and idle out: the service stops.
 	Skip bool
-	// Advance, when closed, ends idle: the slot is needed.
+	// Advance, when closed, ends idle: the slot is needed, and the wait for it is over.
 	Advance <-chan struct{}
 	// Hurry, when closed, ends settle and idle at once and begins the escalation: too many generations drain.
 	Hurry <-chan struct{}
@@ -229,7 +229,7 @@ func (d *Drain) idle(ctx context.Context) (string, error) {
 			}
 		}
 	})
-	left := 0
+	left, began := 0, time.Now()
 	err := divert.WaitIdle(ctx, func() (int, error) {
 		pids, err := d.Gen.Tree.PIDs()
 		if err != nil {
@@ -239,7 +239,7 @@ func (d *Drain) idle(ctx context.Context) (string, error) {
 		return left, err
 	})
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		return fmt.Sprintf("%d connections left after %s", left, limit), nil
+		return fmt.Sprintf("%d connections left after %s", left, time.Since(began).Round(10*time.Millisecond)), nil
 	}
 	return "", err
 }

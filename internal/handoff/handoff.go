@@ -83,7 +83,8 @@ type Host interface {
 	Switch(old, next *Generation, drop func(held *sockets.Set)) error
 	// StopOld tells old, unless nil, to stop, and waits until no generation is left (signal-first).
 	StopOld(ctx context.Context, old *Generation) error
-	// Vacate sees to it that no older generation accepts any more on the sockets of slot, before traffic goes there.
+	// Vacate sees to it that no older generation accepts any more on the sockets of slot, before traffic goes there. It
+	// gives one that is not told to stop yet some time to become idle.
 	Vacate(ctx context.Context, slot int)
 	// LastWords returns what the generation last wrote, if that can be told.
 	LastWords(g *Generation) string

@@ -14,14 +14,21 @@ import (
 )
 
 // ask makes one connection, one request, and returns the first line of the answer: "pid=N gen=G".
-func ask(addr string) (string, error) {
+func ask(addr string) (string, error) { return askPath(addr, "/") }
+
+func askPath(addr, path string) (string, error) {
 	conn, err := net.DialTimeout("tcp", addr, 20*time.Second)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(20 * time.Second))
-	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+	return request(conn, path)
+}
+
+// request makes the only request of a connection.
+func request(conn net.Conn, path string) (string, error) {
+	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
 		return "", err
 	}
 	data, err := io.ReadAll(conn)

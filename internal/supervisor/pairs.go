@@ -30,31 +30,44 @@ func (d *Daemon) steerToServing() {
 	}
 }
 
-// vacateLimit bounds the wait for an older generation to close its listeners after its signal.
-const vacateLimit = 5 * time.Second
+// vacateIdle bounds how long a handoff waits for an older generation to become idle, whatever its drain.idle allows, and
+// vacateLimit how long for it to close its listeners after its signal.
+const (
+	vacateIdle  = 10 * time.Second
+	vacateLimit = 5 * time.Second
+)
 
 // Vacate implements [handoff.Host]. With three reloads in quick succession the first generation may still wait for its
 // connections to become idle, not told to stop, on the half of each pair that is needed again.
 func (d *Daemon) Vacate(ctx context.Context, slot int) {
-	ctx, cancel := context.WithTimeout(ctx, vacateLimit)
-	defer cancel()
+	advanced, end := false, time.Now().Add(vacateIdle)
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		there := 0
-		d.Do(func(held *sockets.Set) { there = d.occupants(held, slot) })
-		if there == 0 {
+		there, signalled, over := 0, false, time.Now().After(end)
+		d.Do(func(held *sockets.Set) {
+			there, signalled = d.occupants(held, slot)
+			if over {
+				d.advance(slot)
+			}
+		})
+		switch {
+		case there == 0:
+			return
+		case !advanced && (signalled || over):
+			advanced, end = true, time.Now().Add(vacateLimit)
+		case over:
+			d.Note(handoff.Warning, fmt.Sprintf("generation %d still accepts on sockets that the next one needs, what it has not read when it closes them is lost", there))
 			return
 		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			d.Note(handoff.Warning, fmt.Sprintf("generation %d still accepts on sockets that the next one needs, what it has not read when it closes them is lost", there))
 			return
 		}
 	}
 }
 
-// occupants tells the signal to the draining generations of slot, and returns one that still accepts there, or 0.
-func (d *Daemon) occupants(held *sockets.Set, slot int) int {
+// occupants returns a draining generation of slot that still accepts there, or 0, and whether all of them were told to stop.
+func (d *Daemon) occupants(held *sockets.Set, slot int) (there int, signalled bool) {
 	var inodes []uint64
 	for _, s := range held.Ordered(nil) {
 		if s.Alternate == nil {
@@ -64,20 +77,36 @@ func (d *Daemon) occupants(held *sockets.Set, slot int) int {
 			inodes = append(inodes, inode)
 		}
 	}
-	for g, dr := range d.drains {
-		if g.Slot != slot || len(inodes) == 0 {
+	if len(inodes) == 0 {
+		return 0, true
+	}
+	signalled = true
+	for g := range d.drains {
+		if g.Slot != slot {
 			continue
 		}
-		dr.advance()
+		if !g.Signalled {
+			there, signalled = g.N, false
+			continue
+		}
 		pids, err := g.Tree.PIDs()
 		if err != nil {
 			continue
 		}
-		if found, _ := probe.Listening(pids, inodes); len(found) > 0 || !g.Signalled {
-			return g.N
+		if found, _ := probe.Listening(pids, inodes); len(found) > 0 {
+			there = g.N
 		}
 	}
-	return 0
+	return there, signalled
+}
+
+// advance ends the wait of the draining generations of slot for idle connections.
+func (d *Daemon) advance(slot int) {
+	for g, dr := range d.drains {
+		if g.Slot == slot {
+			dr.advance()
+		}
+	}
 }
 
 // rescueLimit is how long the generation that was started for connections left behind may take to accept them.

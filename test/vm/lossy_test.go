@@ -78,3 +78,32 @@ settle = "1s"
 		}
 	}
 })
+
+// Reloads in quick succession: the third one needs the half of each pair on which the first worker still answers what
+// takes a while. It ends at once when it is told to stop.
+var _ = scenario("p1-quick", func(t *testing.T, m *Machine) {
+	s := m.service("quick", `
+[worker]
+command = ["/usr/bin/worker", "-generation", "${generation}", "-drain=abrupt"]
+
+[drain]
+settle = "100ms"
+idle = "8s"
+`+socketTable("s", "127.0.0.1:7320"), "")
+	s.start()
+	const what = "p1 three reloads without a pause"
+	result := s.whileLoaded(load.Options{Target: tcp(7320), Clients: map[load.Class]int{load.New: 1, load.Slow: 8},
+		SlowPath: "/slow?ms=1500", Pause: 2 * time.Millisecond}, func() {
+		for range 3 {
+			m.Run("supervisor", "reload", "quick")
+		}
+		s.drained(1)
+	})
+	s.report(what, result)
+	if lost := result.Failures(); lost > 0 {
+		t.Errorf("%s: %d of %d requests failed:\n%s", what, lost, result.Requests(), result)
+	}
+	if n := len(result.Workers()); n != 4 {
+		t.Errorf("%d workers have answered, want 4", n)
+	}
+})
