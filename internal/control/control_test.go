@@ -32,8 +32,10 @@ type daemon struct {
 func (d *daemon) Reload(ctx context.Context, drained bool, events func(control.Event)) control.Result {
 	return d.reload(ctx, drained, events)
 }
-func (d *daemon) Reexec(context.Context, func(control.Event)) control.Result { return control.Result{OK: true, PID: 7} }
-func (d *daemon) FDs() control.FDs                      { return d.fds }
+func (d *daemon) Reexec(context.Context, func(control.Event)) control.Result {
+	return control.Result{OK: true, PID: 7}
+}
+func (d *daemon) FDs() control.FDs { return d.fds }
 func (d *daemon) Status() control.Status {
 	return control.Status{Name: "web", PID: 7, Started: time.Unix(1, 0).UTC(), Handoffs: []control.Trace{{ID: 3, Took: control.Duration(1500 * time.Microsecond)}}}
 }

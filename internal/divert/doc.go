@@ -24,7 +24,7 @@
 //
 // What a slot had accepted, or had in its queue, when it lost the traffic stays
 // with it, and so do handshakes that its SYN began: a generation leaves a slot
-// after [Quiet] only. If it cannot, net.ipv4.tcp_migrate_req=1 lets the kernel
+// when what [HalfOpen] found is complete, and after [Quiet]. If it cannot, net.ipv4.tcp_migrate_req=1 lets the kernel
 // move what waits in the queue of a closed socket to the other one (Linux 5.14).
 //
 // For TCP only the first packet of a connection is steered. For UDP each datagram

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -73,6 +74,30 @@ func countHeld(held map[uint64]struct{}, listeners []sys.Socket) (int, error) {
 		}
 	})
 	return n, err
+}
+
+// HalfOpen returns the identities of the TCP connections to the addresses of the listeners whose handshake is under way,
+// or for whose first data TCP_DEFER_ACCEPT waits. Each will wait in the queue of the listener that got its SYN; the
+// kernel does not tell which of several that is.
+func HalfOpen(listeners []sys.Socket) (map[uint64]bool, error) {
+	found := map[uint64]bool{}
+	for _, l := range listeners {
+		if l.Network != "tcp" {
+			continue
+		}
+		host, err := netip.ParseAddr(l.Host)
+		if err == nil {
+			err = sys.DiagInet(false, host.Is6(), uint16(l.Port), sys.StateHalfOpen, func(s sys.DiagSocket) {
+				if host.IsUnspecified() || s.Addr == host.WithZone("") {
+					found[s.Cookie] = true
+				}
+			})
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look for handshakes under way at %s: %w", l.Address, err)
+		}
+	}
+	return found, nil
 }
 
 // The pauses of WaitIdle double from the first to the second.

@@ -101,6 +101,56 @@ func TestConnectionsAreTheWorkers(t *testing.T) {
 	}
 }
 
+// TestHalfOpen has clients wait with their first byte, at one of two sockets of one port.
+func TestHalfOpen(t *testing.T) {
+	no := false
+	for name, hosts := range map[string][3]string{
+		"tcp4": {"127.0.0.1", "127.0.0.1", "127.0.0.2"}, "tcp6": {"::1", "::1", "127.0.0.1"}, "dual": {"::", "127.0.0.1", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := open(t, sys.ListenSpec{Network: "tcp", Host: hosts[0], V6Only: &no, DeferAccept: 60})
+			s := inspect(t, a)
+			dial := func(host string) net.Conn {
+				c, err := net.Dial("tcp", net.JoinHostPort(host, strconv.Itoa(s.Port)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { c.Close() })
+				return c
+			}
+			halfOpen := func() map[uint64]bool {
+				found, err := divert.HalfOpen([]sys.Socket{s, {Network: "unix", Address: "/x"}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return found
+			}
+			if hosts[2] != "" { // a neighbour, whose clients are not ours
+				open(t, sys.ListenSpec{Network: "tcp", Host: hosts[2], Port: uint32(s.Port), DeferAccept: 60})
+				dial(hosts[2])
+			}
+			first := dial(hosts[1])
+			before := halfOpen()
+			if len(before) != 1 {
+				t.Fatalf("%d half-open, want 1", len(before))
+			}
+			dial(hosts[1])
+			if _, err := first.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			after := halfOpen()
+			for id := range before {
+				if after[id] || len(after) != 1 {
+					t.Errorf("half-open: %v, before the client wrote %v", after, before)
+				}
+			}
+			if used, _, err := divert.Queue(a.Num()); used != 1 || err != nil {
+				t.Errorf("queue %d, %v; want 1", used, err)
+			}
+		})
+	}
+}
+
 func TestWaitIdleBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start, asked := time.Now(), 0

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"syscall"
@@ -89,8 +90,9 @@ func (d *Drain) divert(ctx context.Context) (string, error) {
 	}
 	d.use(divertName(len(steered), fenced))
 	if len(steered)+fenced > 0 {
+		begun := d.halfOpen(steered)
 		d.pause(ctx, d.Gen.Config.Drain.Settle)
-		d.quiet(ctx, steered)
+		d.quiet(ctx, steered, begun)
 	}
 	if problem != nil {
 		problem = fmt.Errorf("%w: what generation %d has accepted but not read may be lost", problem, d.Gen.N)
@@ -126,11 +128,13 @@ func (d *Drain) pause(ctx context.Context, t time.Duration) {
 	}
 }
 
-// quietLimit bounds the wait for an empty accept queue: a worker that has stopped accepting empties none.
+// quietLimit bounds the wait for an empty accept queue: a worker that has stopped accepting empties none, and a client
+// need not complete its handshake.
 const quietLimit = 5 * time.Second
 
-// quiet waits until n has taken what had arrived at its half of each pair before the traffic was steered away.
-func (d *Drain) quiet(ctx context.Context, halves []*sys.FD) {
+// quiet waits until n has taken what had arrived at its half of each pair before the traffic was steered away, and those
+// have arrived whose handshake had begun there.
+func (d *Drain) quiet(ctx context.Context, halves []half, begun map[uint64]bool) {
 	ctx, cancel := context.WithTimeout(ctx, quietLimit)
 	defer cancel()
 	ctx, cancel = until(ctx, d.Hurry)
@@ -138,17 +142,52 @@ func (d *Drain) quiet(ctx context.Context, halves []*sys.FD) {
 	// The dead take nothing, and what they left is somebody else's the sooner they are gone.
 	ctx, cancel = until(ctx, d.Gen.Process.Done())
 	defer cancel()
-	for _, fd := range halves {
-		if err := divert.Quiet(ctx, fd.Num(), 0); err != nil {
+	if len(begun) > 0 {
+		d.complete(ctx, halves, begun)
+	}
+	for _, h := range halves {
+		if err := divert.Quiet(ctx, h.fd.Num(), 0); err != nil {
 			d.Host.Note(Warning, fmt.Sprintf("generation %d leaves connections in its accept queue: %v", d.Gen.N, err))
 			return
 		}
 	}
 }
 
+// complete waits until each handshake in begun, which it empties, is complete or given up.
+func (d *Drain) complete(ctx context.Context, halves []half, begun map[uint64]bool) {
+	err := divert.WaitIdle(ctx, func() (int, error) {
+		now := d.halfOpen(halves)
+		maps.DeleteFunc(begun, func(id uint64, _ bool) bool { return !now[id] })
+		return len(begun), nil
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		d.Host.Note(Info, fmt.Sprintf("%d clients have not completed their handshake with generation %d in %s: a later one answers them", len(begun), d.Gen.N, quietLimit))
+	}
+}
+
+// halfOpen returns the identities of the connections that are not complete yet: each will come to the half that got its
+// SYN, wherever the traffic goes by then.
+func (d *Drain) halfOpen(halves []half) map[uint64]bool {
+	var infos []sys.Socket
+	for _, h := range halves {
+		infos = append(infos, h.info)
+	}
+	found, err := divert.HalfOpen(infos)
+	if err != nil {
+		d.Host.Note(Warning, fmt.Sprintf("generation %d: %v", d.Gen.N, err))
+	}
+	return found
+}
+
+// half is the socket that a generation accepts on: of a steered pair, or one that it alone has.
+type half struct {
+	fd   *sys.FD
+	info sys.Socket
+}
+
 // steer sends what arrives from now on to the side of the pair that the next generation accepts on. It returns
 // the halves that n accepts on, and the inodes of its sockets that cannot be steered.
-func (d *Drain) steer(mode string) (halves []*sys.FD, rest []uint64) {
+func (d *Drain) steer(mode string) (halves []half, rest []uint64) {
 	has := d.has()
 	d.Host.Do(func(held *sockets.Set) {
 		for _, s := range held.Ordered(nil) {
@@ -165,7 +204,7 @@ func (d *Drain) steer(mode string) (halves []*sys.FD, rest []uint64) {
 				rest = append(rest, inode)
 				continue
 			}
-			halves = append(halves, s.Slot(d.Gen.Slot))
+			halves = append(halves, half{s.Slot(d.Gen.Slot), s.Info})
 		}
 	})
 	return halves, rest
@@ -255,13 +294,18 @@ func (d *Drain) leave(ctx context.Context) {
 	if len(leaving) == 0 || d.Skip {
 		return
 	}
+	var halves []half
 	for _, fd := range leaving {
+		if info, err := sys.Inspect(fd.Num()); err == nil {
+			halves = append(halves, half{fd, info})
+		}
 		if err := sys.DropSYNs(fd.Num()); err != nil {
 			d.Host.Note(Warning, fmt.Sprintf("what waits in a socket that generation %d closes may be lost: %v", d.Gen.N, err))
 		}
 	}
+	begun := d.halfOpen(halves)
 	d.pause(ctx, d.Gen.Config.Drain.Settle)
-	d.quiet(ctx, leaving)
+	d.quiet(ctx, halves, begun)
 }
 
 // signal tells n to stop, and sees to it that all of it ends.

@@ -3,6 +3,7 @@ package handoff_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -167,5 +168,39 @@ func TestLeavingSocketIsEmptied(t *testing.T) {
 	}
 	if _, err := net.Dial("tcp", h.addr+":8080"); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("a connection afterwards: %v", err)
+	}
+}
+
+// A connection whose handshake began before the traffic was steered away is waited for: nobody else accepts there.
+func TestHandshakeUnderWay(t *testing.T) {
+	h := newHost(t)
+	h.configure("", strings.Replace(plain, "divert = \"none\"", "settle = \"0s\"", 1)+"defer_accept = \"60s\"\n")
+	h.must()
+	old := h.serving
+	conn, err := net.Dial("tcp", h.addr+":8080")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ho, err := h.handoff()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan error, 1)
+	time.AfterFunc(time.Second, func() {
+		_, err := conn.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+		sent <- err
+	})
+	steps := h.drain(old, ho.New.Slot, func() {})
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	conn.SetReadDeadline(time.Now().Add(limit))
+	answer, err := io.ReadAll(conn)
+	if want := fmt.Sprintf("gen=%d\n", old.N); err != nil || !strings.Contains(string(answer), want) {
+		t.Errorf("answer %q, %v; want %q", answer, err, want)
+	}
+	if took := steps["divert"].Took; took < time.Second || took >= 5*time.Second || len(h.notes) > 0 {
+		t.Errorf("divert took %s, notes: %q", took, h.notes)
 	}
 }

@@ -98,8 +98,8 @@ type Daemon struct {
 	traces  []*handoff.Trace
 
 	unsaved    *time.Timer // until what could not be saved is tried again
-	saves      gathered // that workers cause
-	statuses   gathered // what workers say of themselves
+	saves      gathered    // that workers cause
+	statuses   gathered    // what workers say of themselves
 	pushWarned time.Time
 
 	// left are the halves of pairs at which connections wait although a handoff was begun for them (true), or for which

@@ -19,6 +19,9 @@ const (
 	// StateConnected is every state in which a process may still talk to a peer or wait for it.
 	StateConnected SocketState = 1<<unix.BPF_TCP_ESTABLISHED | 1<<unix.BPF_TCP_FIN_WAIT1 | 1<<unix.BPF_TCP_FIN_WAIT2 |
 		1<<unix.BPF_TCP_CLOSE_WAIT | 1<<unix.BPF_TCP_LAST_ACK | 1<<unix.BPF_TCP_CLOSING
+	// StateHalfOpen is a TCP connection that no process can accept yet: its handshake is not complete, or
+	// TCP_DEFER_ACCEPT waits for data.
+	StateHalfOpen SocketState = 1 << unix.BPF_TCP_SYN_RECV
 	// StateListening is a stream socket that listens.
 	StateListening SocketState = 1 << unix.BPF_TCP_LISTEN
 	// StateBound is a datagram socket that is not connected.
@@ -27,9 +30,11 @@ const (
 
 // DiagSocket is one socket as sock_diag reports it.
 type DiagSocket struct {
-	// Inode is 0 for a connection that waits in an accept queue.
+	// Inode is 0 for a connection that waits in an accept queue, or is half-open.
 	Inode uint64
-	UID   uint32
+	// Cookie identifies an inet socket (SO_COOKIE), from its SYN on.
+	Cookie uint64
+	UID    uint32
 	// Addr and Port are the local address of an inet socket and Interface is the index of the one it is bound to, or 0.
 	// Name is the address of a Unix socket as [Socket].Address shows it.
 	Addr      netip.Addr
@@ -73,6 +78,7 @@ func parseInetDiag(m []byte) (DiagSocket, bool) {
 		Addr:      netip.AddrFrom4([4]byte(m[8:12])),
 		Port:      binary.BigEndian.Uint16(m[4:]),
 		Interface: binary.NativeEndian.Uint32(m[40:]),
+		Cookie:    uint64(binary.NativeEndian.Uint32(m[44:])) | uint64(binary.NativeEndian.Uint32(m[48:]))<<32,
 		Queue:     binary.NativeEndian.Uint32(m[56:]),
 		Limit:     binary.NativeEndian.Uint32(m[60:]),
 		UID:       binary.NativeEndian.Uint32(m[64:]),
