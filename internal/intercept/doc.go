@@ -17,7 +17,9 @@
 // EINTR; without CAP_SYS_ADMIN no_new_privs is set, so that set-user-ID helpers
 // of the worker stop working. While nobody serves the descriptor bind blocks,
 // and once all its holders have closed it, bind fails with ENOSYS: it belongs
-// into the FD store.
+// into the FD store. A call that was received and not answered when the
+// supervisor is killed is seen by nobody any more and blocks for ever: it is
+// answered at once, and nothing is received before the descriptor is stored.
 //
 // Reading the caller's memory and socket needs the right to ptrace it: the same
 // user, or CAP_SYS_PTRACE, and with Yama's ptrace_scope=1 that the worker

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/8265a91a/supervisor/pkg/worker"
 )
 
 // alone waits until one generation serves, all others are gone, and its main process is the only one.
@@ -103,6 +105,104 @@ func TestWorkerBinds(t *testing.T) {
 			s.stop()
 		})
 	}
+}
+
+// bindsItself is a worker that gets its socket by its own bind(2).
+func (s *service) bindsItself() string {
+	s.binds = true
+	return fmt.Sprintf("[worker]\nsockets = [\"bind\"]\ncommand = [%q, \"-generation\", \"${generation}\", \"-bind=tcp:ADDR\", \"-args\", %q]\n", workerProgram, s.argsFile())
+}
+
+// inBind waits until a thread of the process waits in bind(2) for an answer.
+func (s *service) inBind(pid int) {
+	s.t.Helper()
+	s.eventually(func() string {
+		calls, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", pid))
+		if err != nil {
+			return err.Error()
+		}
+		for _, file := range calls {
+			if text, err := os.ReadFile(file); err == nil && strings.HasPrefix(string(text), fmt.Sprint(syscall.SYS_BIND, " ")) {
+				return ""
+			}
+		}
+		return fmt.Sprintf("process %d is not in bind", pid)
+	})
+}
+
+// What a generation's main process leaves behind may bind as long as the generation drains, also under the next
+// supervisor: our address, another, and what is no address at all, as a look-up of names does.
+func TestHeirBinds(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.installed()
+	s.configure(s.bindsItself() + "[drain]\nsettle = \"20ms\"\ntimeout = \"1h\"\n")
+	file := filepath.Join(s.dir, "heir")
+	s.arguments("-heir=" + file)
+	s.start()
+	s.arguments()
+	main, _ := s.serving()
+	if r, err := s.try(false); err != nil || !r.OK {
+		t.Fatal(r, err)
+	}
+	session := worker.NewTree(worker.Ended(main, 0), "") // the child carries no marker
+	heir := 0
+	s.eventually(func() string {
+		pids, err := session.PIDs()
+		if err != nil || len(pids) != 1 || pids[0] == main {
+			return fmt.Sprint("processes: ", pids, err)
+		}
+		heir = pids[0]
+		return ""
+	})
+	specs := []string{"tcp:" + s.addr, "tcp:" + s.other(8081), "udp:" + s.addr, "unix:" + s.dir + "/own", "netlink:"}
+	request := func() {
+		t.Helper()
+		if err := os.WriteFile(file+".temp", []byte(strings.Join(specs, "\n")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(file+".temp", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	said := func(when string) {
+		t.Helper()
+		var text []byte
+		s.eventually(func() (problem string) {
+			var err error
+			if text, err = os.ReadFile(file + ".said"); err != nil {
+				return when + ": the bind calls are not answered"
+			}
+			return ""
+		})
+		if want := strings.Join(specs, " <nil>\n") + " <nil>\n"; string(text) != want {
+			t.Errorf("%s: %q, want %q", when, text, want)
+		}
+		if err := os.Remove(file + ".said"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	request()
+	said("while it drains")
+	s.kill()
+	request()
+	s.inBind(heir)
+	s.start()
+	said("that were made while no supervisor lived")
+	s.reexeced()
+	request()
+	said("after another program took over")
+	if g := s.status().Generations[1]; g.State != "draining" || g.PID != main {
+		t.Errorf("the draining generation: %+v", g)
+	}
+	if err := syscall.Kill(heir, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s.settled()
+	if w := s.warnings(); len(w) > 0 {
+		t.Errorf("warnings: %q", w)
+	}
+	s.stop()
 }
 
 // The link for the pid file leads to the one of the generation that serves.

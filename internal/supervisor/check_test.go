@@ -69,6 +69,9 @@ func (s *service) settled(extra ...string) (pid, generation int) {
 			fmt.Sprint("supervisor.notify.", generation), "supervisor.socket.http", "supervisor.state", fmt.Sprint("supervisor.worker.", generation),
 		}, extra...)
 		want = append(want, "supervisor.alternate.http")
+		if s.binds {
+			want = append(want, fmt.Sprint("supervisor.bind.", generation))
+		}
 		slices.Sort(want)
 		s.barrier()
 		return cmp.Diff(want, s.manager.Names())

@@ -40,6 +40,7 @@ type service struct {
 	env     []string
 	manager *fdstoretest.Manager
 	daemon  *worker.Process // nil while none runs
+	binds   bool            // the worker binds by itself
 }
 
 // newService makes a service that is not started yet. It has an address of its own: nothing else on the machine can

@@ -63,6 +63,7 @@ func (d *Daemon) Spawned(g *handoff.Generation) error {
 	d.Do(func(*sockets.Set) {
 		d.watch(g)
 		err = d.sync()
+		d.answerBinds(g)
 	})
 	if err != nil {
 		return fmt.Errorf("store the worker's pidfd: %w", err)
@@ -138,24 +139,27 @@ func (d *Daemon) watch(g *handoff.Generation) {
 		}
 	}()
 	d.listenTo(g)
-	d.answerBinds(g)
 }
 
-// answerBinds gives the generation our sockets for its own bind(2) calls, for as long as it lives.
+// binding is who answers a generation's bind(2) calls.
+type binding struct {
+	stop context.CancelFunc
+	done chan struct{} // closed when the last answer is given
+}
+
+// answerBinds gives the generation our sockets for its own bind(2) calls until it is gone or let go of: its processes may
+// outlive the main one, and each bind(2) of theirs waits for an answer. It is begun when systemd has the descriptor: a call
+// that was received and not answered is not seen again by the next supervisor.
 func (d *Daemon) answerBinds(g *handoff.Generation) {
-	if g.Intercept == nil {
+	if g.Intercept == nil || d.binds[g] != nil {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() {
-		select {
-		case <-g.Process.Done():
-		case <-d.ended:
-		}
-		cancel()
-	}()
+	b := &binding{cancel, make(chan struct{})}
+	d.binds[g] = b
 	notify := g.Intercept
 	go func() {
+		defer close(b.done)
 		err := intercept.Serve(ctx, notify, handoff.Resolver(d, g), func(err error) {
 			d.Note(handoff.Warning, fmt.Sprintf("generation %d binds by itself: %v", g.N, err))
 		})
@@ -165,13 +169,56 @@ func (d *Daemon) answerBinds(g *handoff.Generation) {
 	}()
 }
 
+// endBinds ends that, and closes the descriptor after the last answer. That may need the loop, so it is not waited for here.
+func (d *Daemon) endBinds(g *handoff.Generation) {
+	notify, b := g.Intercept, d.binds[g]
+	g.Intercept = nil
+	delete(d.binds, g)
+	if b == nil {
+		notify.Close()
+		return
+	}
+	b.stop()
+	go func() {
+		<-b.done
+		notify.Close()
+	}()
+}
+
+// pauseBinds leaves the calls that come from now on to the next program of this process. It returns when those before are
+// answered.
+func (d *Daemon) pauseBinds() {
+	var paused []*binding
+	d.Do(func(*sockets.Set) {
+		for _, b := range d.binds {
+			b.stop()
+			paused = append(paused, b)
+		}
+	})
+	for _, b := range paused {
+		<-b.done
+	}
+}
+
+// resumeBinds is for when there is no next program after all.
+func (d *Daemon) resumeBinds() {
+	for g, b := range d.binds {
+		select {
+		case <-b.done:
+			delete(d.binds, g)
+			d.answerBinds(g)
+		default: // begun since
+		}
+	}
+}
+
 // release lets go of a generation's process without ending it.
-func release(g *handoff.Generation) {
+func (d *Daemon) release(g *handoff.Generation) {
 	if g.Notify != nil {
 		g.Notify.Release()
 		g.Notify = nil
 	}
-	g.Intercept.Close()
+	d.endBinds(g)
 	sys.CloseAll(g.Leaving)
 	if g.Process != nil {
 		g.Process.Release()
@@ -192,7 +239,7 @@ func (d *Daemon) gone(g *handoff.Generation, outcome string) {
 	if g.Process != nil {
 		g.Process.Release()
 	}
-	g.Intercept.Close()
+	d.endBinds(g)
 	sys.CloseAll(g.Leaving)
 	os.RemoveAll(g.Dir)
 	close(d.changed)

@@ -93,6 +93,9 @@ func (d *Daemon) begin(last *state) {
 	}
 	d.resumeDrains()
 	d.save()
+	for _, g := range d.gens {
+		d.answerBinds(g)
+	}
 	if d.serving == nil {
 		d.startFirst(last)
 		return

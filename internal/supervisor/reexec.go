@@ -94,7 +94,9 @@ func (d *Daemon) reexec(binary string) {
 		if err := d.waitForHandoff(context.Background()); err != nil {
 			return
 		}
+		d.pauseBinds()
 		d.Do(func(*sockets.Set) {
+			defer d.resumeBinds()
 			if d.op != nil || d.stopping || len(d.signals) > 0 {
 				return // one began meanwhile, or is asked for
 			}

@@ -77,6 +77,7 @@ func (d *Daemon) leave() {
 		if err != nil {
 			d.Note(handoff.Warning, "systemd has not confirmed the stored state: "+err.Error())
 		}
+		d.pauseBinds()
 		d.exit <- nil
 	}()
 }

@@ -92,6 +92,7 @@ type Daemon struct {
 	op      *operation // the handoff under way
 	queued  *operation // the one that follows
 	drains  map[*handoff.Generation]*drain
+	binds   map[*handoff.Generation]*binding
 	backoff backoff
 	retry   *time.Timer
 	retryAt time.Time
@@ -137,7 +138,8 @@ func Run(ctx context.Context, opts Options) error {
 		opts: opts, log: opts.Log, started: time.Now(), since: time.Now(),
 		calls: make(chan func()), signals: signals, ended: make(chan struct{}), exit: make(chan error, 1),
 		changed: make(chan struct{}),
-		held:    sockets.NewSet(), drains: map[*handoff.Generation]*drain{}, left: map[half]bool{},
+		held:    sockets.NewSet(), left: map[half]bool{},
+		drains: map[*handoff.Generation]*drain{}, binds: map[*handoff.Generation]*binding{},
 		saves: gathered{pause: 100 * time.Millisecond}, statuses: gathered{pause: time.Second},
 	}
 	for _, p := range problems {
@@ -329,7 +331,7 @@ func (d *Daemon) lend() (list []getsocks.Socket, release func()) {
 func (d *Daemon) abandon() {
 	d.held.Close()
 	for _, g := range d.gens {
-		release(g)
+		d.release(g)
 	}
 	for _, p := range d.pushed {
 		p.FD.Close()

@@ -40,6 +40,8 @@ type options struct {
 	ignoreTerm bool
 	child      bool
 	sleep      bool
+	heir       string
+	binder     string
 	push       list
 	flood      int
 	backlog    int
@@ -82,6 +84,8 @@ func (o *options) flags() *flag.FlagSet {
 	f.BoolVar(&o.ignoreTerm, "ignore-term", false, "ignore SIGTERM, SIGINT, SIGUSR1 and SIGHUP")
 	f.BoolVar(&o.child, "child", false, "start a child that outlives the worker")
 	f.BoolVar(&o.sleep, "sleep", false, "be that child")
+	f.StringVar(&o.heir, "heir", "", "start a child that outlives the worker; each time this file appears it binds what the file says (as -bind, or netlink:), takes the file away, and writes what came of it to FILE.said")
+	f.StringVar(&o.binder, "binder", "", "be that child")
 	f.Var(&o.push, "push", "NAME: put a memfd with the name as content into the FD store (repeatable)")
 	f.IntVar(&o.flood, "flood", 0, "send so many STATUS= datagrams to the notify socket")
 	f.IntVar(&o.backlog, "backlog", 0, "call listen() with this backlog on every socket taken")
@@ -143,6 +147,9 @@ func run(o *options) error {
 		time.Sleep(time.Hour)
 		return nil
 	}
+	if o.binder != "" {
+		return bindOnRequest(o.binder)
+	}
 	if o.stderr != "" {
 		fmt.Fprintln(os.Stderr, o.stderr)
 	}
@@ -168,7 +175,12 @@ func run(o *options) error {
 		return err
 	}
 	if o.child {
-		if err := startChild(); err != nil {
+		if err := startChild("-sleep"); err != nil {
+			return err
+		}
+	}
+	if o.heir != "" {
+		if err := startChild("-binder=" + o.heir); err != nil {
 			return err
 		}
 	}
@@ -224,12 +236,12 @@ func waitWhile(file string) {
 	}
 }
 
-func startChild() error {
+func startChild(argument string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	_, err = syscall.ForkExec(self, []string{self, "-sleep"}, &syscall.ProcAttr{Files: []uintptr{0, 1, 2}})
+	_, err = syscall.ForkExec(self, []string{self, argument}, &syscall.ProcAttr{Files: []uintptr{0, 1, 2}})
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -65,7 +66,7 @@ func takeSockets(o *options) ([]socket, error) {
 func bind(spec string, o *options) (socket, error) {
 	network, rest, _ := strings.Cut(spec, ":")
 	typ := syscall.SOCK_STREAM
-	if network == "udp" {
+	if network == "udp" || network == "netlink" {
 		typ = syscall.SOCK_DGRAM
 	}
 	family, sa, err := sockaddr(network, rest)
@@ -97,9 +98,40 @@ func bind(spec string, o *options) (socket, error) {
 	return socket{fd: fd, name: spec, datagram: typ == syscall.SOCK_DGRAM, address: address(fd)}, nil
 }
 
+// bindOnRequest does for ever what -heir says.
+func bindOnRequest(file string) error {
+	for ; ; time.Sleep(5 * time.Millisecond) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		said := ""
+		for spec := range strings.FieldsSeq(string(text)) {
+			s, err := bind(spec, &options{})
+			if err == nil {
+				syscall.Close(s.fd)
+			}
+			said += fmt.Sprintln(spec, err)
+		}
+		err = os.WriteFile(file+".new", []byte(said), 0o600)
+		if err == nil {
+			err = os.Remove(file)
+		}
+		if err == nil {
+			err = os.Rename(file+".new", file+".said")
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
 func sockaddr(network, rest string) (int, syscall.Sockaddr, error) {
-	if network == "unix" {
+	switch network {
+	case "unix":
 		return syscall.AF_UNIX, &syscall.SockaddrUnix{Name: rest}, nil
+	case "netlink":
+		return syscall.AF_NETLINK, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}, nil
 	}
 	a, err := net.ResolveTCPAddr("tcp", rest)
 	if err != nil {
