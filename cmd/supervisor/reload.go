@@ -139,7 +139,7 @@ func (e *env) conclude(name string, r control.Result) error {
 	e.fail(r.Error, "")
 	output := r.Output
 	if output == "" && r.Failed != nil && os.Geteuid() == 0 {
-		output = supervisor.JournalWords(r.Failed.PID, r.Failed.Since)
+		output = supervisor.JournalWords(r.Failed.PIDs, r.Failed.Since)
 	}
 	for line := range strings.Lines(output) {
 		fmt.Fprintf(e.stderr, "supervisor: output: %s\n", text.Printable(strings.TrimRight(line, "\r\n")))

@@ -73,9 +73,9 @@ type Result struct {
 	Took       Duration `json:"took_us,omitempty"`
 }
 
-// Failed is a worker that did not become ready.
+// Failed is the processes of a worker that did not become ready.
 type Failed struct {
-	PID   int       `json:"pid"`
+	PIDs  []int     `json:"pids"`
 	Since time.Time `json:"since"`
 }
 

@@ -113,6 +113,14 @@ func (g *Generation) PID() int {
 	return g.Process.PID()
 }
 
+// Seen returns the processes that were seen of it, none before it was started.
+func (g *Generation) Seen() []int {
+	if g == nil || g.Tree == nil {
+		return nil
+	}
+	return g.Tree.Seen()
+}
+
 // Exited returns an error that says how the main process ended, or nil while it lives.
 func (g *Generation) Exited() error {
 	select {

@@ -159,8 +159,8 @@ type Failure struct {
 	Holds string
 	// Words is what the new worker last wrote.
 	Words string
-	// PID and Since are that worker's, 0 if none was started.
-	PID   int
+	// PIDs are the processes that were seen of it, none if it was not started, and Since is when that was.
+	PIDs  []int
 	Since time.Time
 }
 
@@ -237,7 +237,7 @@ func (h *Handoff) fail(name string, err error) *Failure {
 		})
 	}
 	if h.New != nil {
-		f.Words, f.PID, f.Since = h.Host.LastWords(h.New), h.New.PID(), h.New.Since
+		f.Words, f.PIDs, f.Since = h.Host.LastWords(h.New), h.New.Seen(), h.New.Since
 	}
 	return f
 }

@@ -85,8 +85,8 @@ func (d *Daemon) result(op *operation) control.Result {
 		var f *handoff.Failure
 		if errors.As(op.err, &f) {
 			r.Output = f.Words
-			if f.Words == "" && f.PID != 0 && StderrIsJournal() && os.Geteuid() != 0 {
-				r.Failed = &control.Failed{PID: f.PID, Since: f.Since}
+			if f.Words == "" && len(f.PIDs) > 0 && StderrIsJournal() && os.Geteuid() != 0 {
+				r.Failed = &control.Failed{PIDs: f.PIDs, Since: f.Since}
 			}
 		}
 	}

@@ -132,7 +132,7 @@ func (d *Daemon) preflight(ctx context.Context, binary string) error {
 		Files: []int{-1, -1, -1},
 	})
 	if err != nil {
-		return fmt.Errorf("%s does not accept the present state: %w: %s", binary, err, text.LastLines(out, wordLines))
+		return fmt.Errorf("%s does not accept the present state: %w: %s", binary, err, text.LastLines(out, lastLines))
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -21,11 +20,12 @@ import (
 // output does not depend on the supervisor's life; its last words are read back from where they went: the journal,
 // or the regular file that stderr is.
 func (d *Daemon) LastWords(g *handoff.Generation) string {
-	if g.PID() == 0 {
+	pids := g.Seen()
+	if len(pids) == 0 {
 		return ""
 	}
 	if StderrIsJournal() {
-		return JournalWords(g.PID(), g.Since)
+		return JournalWords(pids, g.Since)
 	}
 	return fileWords(g.WordsFrom)
 }
@@ -39,28 +39,34 @@ func StderrIsJournal() bool {
 	return os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
-// wordLines is how many are quoted: Node and Ruby say what is wrong first, and then a trace.
-const wordLines = 15
+// How many lines are quoted. Node, Java and Unicorn say what is wrong first, and then a trace; Puma after its banner, and
+// then a trace; Python at the end of one.
+const firstLines, lastLines = 12, 8
+
+// keepWords is how much is read of what a worker has written.
+const keepWords = 64 << 10
 
 // wordsTimeout bounds the wait for journald, which stores what it reads a moment later.
-const wordsTimeout = time.Second
+const wordsTimeout = 3 * time.Second
 
-// JournalWords asks journalctl for the last lines of the process pid since it was started. Whoever may not read the
-// journal, as a supervisor that runs as a user of its own, gets none.
-func JournalWords(pid int, since time.Time) string {
+// JournalWords asks journalctl for the first and last lines of the processes pids since the first of them was started.
+// Whoever may not read the journal, as a supervisor that runs as a user of its own, gets none.
+func JournalWords(pids []int, since time.Time) string {
 	ctx, cancel := context.WithTimeout(context.Background(), wordsTimeout)
 	defer cancel()
-	cmd := worker.Command{
-		Argv:  []string{"/usr/bin/journalctl", "-q", "-o", "cat", "-n", strconv.Itoa(wordLines), "--no-pager", fmt.Sprintf("_PID=%d", pid), fmt.Sprintf("--since=@%d", since.Unix())},
-		Env:   []string{"LC_ALL=C.UTF-8"},
-		Files: []int{-1, -1, -1},
+	matches := []string{fmt.Sprintf("--since=@%d", since.Unix())}
+	for _, pid := range pids {
+		matches = append(matches, fmt.Sprintf("_PID=%d", pid))
 	}
+	// journald reads everything that was written to it before it answers that; only root may ask for it.
+	_, err := journalctl(ctx, "--sync")
+	stored := err == nil
 	for wait := 10 * time.Millisecond; ; wait *= 2 {
-		out, err := worker.Run(ctx, cmd)
+		out, err := journalctl(ctx, matches...)
 		if err != nil {
 			return "" // such as no permission to read the journal, which journalctl says on the same stream
 		}
-		if words := text.LastLines(out, wordLines); words != "" {
+		if words := quote(out); words != "" || stored {
 			return words
 		}
 		select {
@@ -70,6 +76,17 @@ func JournalWords(pid int, since time.Time) string {
 		}
 	}
 }
+
+func journalctl(ctx context.Context, arguments ...string) (string, error) {
+	return worker.Run(ctx, worker.Command{
+		Argv:  append([]string{"/usr/bin/journalctl", "-q", "-o", "cat", "--no-pager"}, arguments...),
+		Env:   []string{"LC_ALL=C.UTF-8"},
+		Files: []int{-1, -1, -1},
+		Keep:  keepWords,
+	})
+}
+
+func quote(words string) string { return text.Ends(words, firstLines, lastLines) }
 
 // Hint is advice for the failure of a worker with these last words, or nothing. conventions are those by which it was to
 // take its sockets.
@@ -125,7 +142,7 @@ func wordsFrom() int64 {
 	return 0
 }
 
-// fileWords returns the end of the file that stderr is, but nothing before from.
+// fileWords quotes the file that stderr is, but nothing before from.
 func fileWords(from int64) string {
 	target, st := stderrFile()
 	if st == nil {
@@ -139,7 +156,7 @@ func fileWords(from int64) string {
 	if from > st.Size() { // it was truncated
 		from = 0
 	}
-	buf := make([]byte, 2048)
+	buf := make([]byte, keepWords)
 	start := max(from, st.Size()-int64(len(buf)))
 	n, _ := f.ReadAt(buf, start)
 	end := string(buf[:n])
@@ -152,5 +169,5 @@ func fileWords(from int64) string {
 			words.WriteString(line)
 		}
 	}
-	return text.LastLines(words.String(), wordLines)
+	return quote(words.String())
 }

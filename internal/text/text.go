@@ -4,6 +4,7 @@ package text
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -32,15 +33,28 @@ func Printable(s string) string {
 	return b.String()
 }
 
+// Ends returns the first and the last lines of s that are not empty, in one line.
+func Ends(s string, first, last int) string {
+	lines := filled(s)
+	if left := len(lines) - first - last; left > 1 {
+		lines = slices.Concat(lines[:first], []string{fmt.Sprintf("… %d lines …", left)}, lines[first+left:])
+	}
+	return strings.Join(lines, " | ")
+}
+
 // LastLines returns the last n lines of s that are not empty, in one line.
 func LastLines(s string, n int) string {
-	var lines []string
+	lines := filled(s)
+	return strings.Join(lines[max(0, len(lines)-n):], " | ")
+}
+
+func filled(s string) (lines []string) {
 	for line := range strings.Lines(s) {
 		if line = strings.TrimSpace(line); line != "" {
 			lines = append(lines, line)
 		}
 	}
-	return strings.Join(lines[max(0, len(lines)-n):], " | ")
+	return lines
 }
 
 // Nearest returns the candidate that differs least from s, or "" if none is close.

@@ -58,6 +58,17 @@ func TestLastLines(t *testing.T) {
 	}
 }
 
+func TestEnds(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"": "", "one\n\n two \n": "one | two", "1\n2\n3\n": "1 | 2 | 3", "1\n2\n3\n4\n": "1 | 2 | 3 | 4", "1\n2\n3\n4\n5": "1 | … 2 lines … | 4 | 5",
+	} {
+		if got := text.Ends(in, 1, 2); got != want {
+			t.Errorf("ends of %q are %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestNearest(t *testing.T) {
 	t.Parallel()
 	words := []string{"reload", "status", "fds", "check"}

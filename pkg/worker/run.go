@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,13 +15,13 @@ import (
 	"github.com/8265a91a/supervisor/internal/sys"
 )
 
-// keepOutput is how much of the end of a command's output is kept.
+// keepOutput is how much of the end of a command's output is kept where the command does not say.
 const keepOutput = 4096
 
 // runs numbers the commands that this process has run.
 var runs atomic.Uint64
 
-// Run runs cmd to its end and returns the last whole lines (at most 4 KiB) of its standard output and error, which
+// Run runs cmd to its end and returns the last whole lines (at most cmd.Keep) of its standard output and error, which
 // take the place of descriptors 1 and 2. The error says how it ended if not with code 0, or wraps ctx's when that was
 // first. Whatever processes it leaves behind are killed, daemons included: they are known by SUPERVISOR_COMMAND, which
 // is added to the environment.
@@ -50,7 +51,7 @@ func Run(ctx context.Context, cmd Command) (output string, err error) {
 	}
 	defer p.Release()
 	last := make(chan string, 1)
-	go func() { last <- tail(from) }()
+	go func() { last <- tail(from, cmp.Or(cmd.Keep, keepOutput)) }()
 	err = finish(ctx, p, NewTree(p, marker))
 	// What was written before the end is in the pipe already; a process that could not be killed may hold it open.
 	from.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
@@ -93,15 +94,15 @@ func killAll(tree *Tree) int {
 	return len(pids)
 }
 
-// tail reads f to its end or deadline and returns the last of it.
-func tail(f *os.File) string {
+// tail reads f to its end or deadline and returns the last of it, so many bytes at most.
+func tail(f *os.File, most int) string {
 	var kept []byte
 	cut := false
-	buf := make([]byte, keepOutput)
+	buf := make([]byte, 4096)
 	for {
 		n, err := f.Read(buf)
 		kept = append(kept, buf[:n]...)
-		if over := len(kept) - keepOutput; over > 0 {
+		if over := len(kept) - most; over > 0 {
 			kept = kept[over:]
 			cut = true
 		}

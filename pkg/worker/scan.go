@@ -106,6 +106,7 @@ func (t *Tree) update(found family, unknown map[int]bool, now time.Time) {
 		switch {
 		case found.members[pid] && !st.dead():
 			t.members[pid] = member{pid, st.start}
+			t.see(pid)
 		case !found.members[pid] && !unknown[pid]:
 			foreign[pid] = now
 		}

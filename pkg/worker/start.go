@@ -24,6 +24,8 @@ type Command struct {
 	// Files are borrowed descriptors: Files[i] becomes descriptor i of the child. -1, and any of the first three
 	// that is missing, is /dev/null. Nothing else is inherited.
 	Files []int
+	// Keep is how much of the end of its output [Run] returns; default 4 KiB.
+	Keep int
 }
 
 // Start spawns cmd in a session of its own and watches it. A program that cannot be executed is an error that says

@@ -33,6 +33,8 @@ type Tree struct {
 	// sessionOver says that the session's number was seen on a process that is not its old leader.
 	sessionOver bool
 	members     map[int]member
+	// seen are the pids of all members so far, at most mostSeen.
+	seen map[int]bool
 	// foreign is when a pid was last found to be nobody of ours. It is not read again for a moment: pids are not
 	// reused that fast, and readiness is polled every few milliseconds.
 	foreign map[int]time.Time
@@ -47,7 +49,7 @@ type member struct {
 // NewTree returns the tree of the generation whose main process is p, which need not live any more, and whose
 // processes were given marker, an entry KEY=VALUE, in their environment.
 func NewTree(p *Process, marker string) *Tree {
-	return &Tree{Session: p.pid, Marker: marker, main: member{p.pid, p.start}}
+	return &Tree{Session: p.pid, Marker: marker, main: member{p.pid, p.start}, seen: map[int]bool{p.pid: true}}
 }
 
 // PIDs returns the members that live, in ascending order. It costs one pass over /proc.
@@ -61,6 +63,28 @@ func (t *Tree) PIDs() ([]int, error) {
 		pids[i] = m.pid
 	}
 	return pids, nil
+}
+
+// mostSeen bounds what is remembered of a server that forks for every request.
+const mostSeen = 200
+
+// Seen returns the pids of the members that live and of those that earlier calls of any method came across, in ascending
+// order: whoever may have written something.
+func (t *Tree) Seen() []int {
+	_, _ = t.scan() // without /proc those of earlier calls must do
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Sorted(maps.Keys(t.seen))
+}
+
+// see runs with mu held.
+func (t *Tree) see(pid int) {
+	if t.seen == nil { // a literal
+		t.seen = map[int]bool{}
+	}
+	if len(t.seen) < mostSeen {
+		t.seen[pid] = true
+	}
 }
 
 // Eldest returns a pidfd of the member that was started first, which the caller closes; os.ErrProcessDone if none lives.
@@ -196,6 +220,7 @@ func (t *Tree) remember(st stat) {
 		t.members = map[int]member{}
 	}
 	t.members[st.pid] = member{st.pid, st.start}
+	t.see(st.pid)
 	delete(t.foreign, st.pid)
 }
 

@@ -97,6 +97,9 @@ func TestTreeRemembers(t *testing.T) {
 	if got := pids(t, fresh); len(got) != 2 || !slices.Contains(got, leaf) {
 		t.Errorf("after the main process: %v of %v", got, all)
 	}
+	if diff := cmp.Diff(all, fresh.Seen()); diff != "" {
+		t.Errorf("seen: %s", diff)
+	}
 }
 
 func TestTreeIsNobodyElses(t *testing.T) {

@@ -92,6 +92,7 @@ var _ = scenario("c-failed-reloads-worker", func(t *testing.T, m *Machine) {
 	}{
 		{"check fails", []string{"broken"}, []string{"check", "this file is broken"}},
 		{"exits at start", []string{"-exit=7", "-stderr=the last words of a worker"}, []string{"7", "the last words of a worker"}},
+		{"its child says why", []string{"-child", "-child-stderr=the last words of a child", "-never-ready"}, []string{"2s", "the last words of a child"}},
 		{"hangs before ready", []string{"-hang"}, []string{"2s"}},
 		{"never ready", []string{"-never-ready"}, []string{"2s"}},
 		{"exits 0 at start", []string{"-exit=0"}, []string{"exit"}},

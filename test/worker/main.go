@@ -25,6 +25,7 @@ type options struct {
 	check      bool
 	generation string
 	binds      list
+	fds        list
 	reusePort  bool
 	accept     string
 	drain      string
@@ -39,6 +40,7 @@ type options struct {
 	ignore     bool
 	ignoreTerm bool
 	child      bool
+	childSays  string
 	sleep      bool
 	heir       string
 	binder     string
@@ -69,6 +71,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.BoolVar(&o.check, "check", false, "only check the arguments")
 	f.StringVar(&o.generation, "generation", "", "said in answers")
 	f.Var(&o.binds, "bind", "bind tcp:HOST:PORT, udp:HOST:PORT or unix:PATH by oneself (repeatable)")
+	f.Var(&o.fds, "fd", "take this descriptor too, which nothing else announces (repeatable)")
 	f.BoolVar(&o.reusePort, "reuseport", false, "bind with SO_REUSEPORT")
 	f.StringVar(&o.accept, "accept", "net", "net (Go's poller, makes sockets non-blocking), block (blocking accept), epoll (one loop for many sockets, which it makes non-blocking), nonblock (the same, but they must be so), never (waits in epoll for connections that it does not accept)")
 	f.StringVar(&o.drain, "drain", "lossless", "on SIGTERM: lossless, or abrupt (drops what was accepted and not read)")
@@ -83,6 +86,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.BoolVar(&o.ignore, "ignore-sockets", false, "say READY=1 but accept nothing")
 	f.BoolVar(&o.ignoreTerm, "ignore-term", false, "ignore SIGTERM, SIGINT, SIGUSR1 and SIGHUP")
 	f.BoolVar(&o.child, "child", false, "start a child that outlives the worker")
+	f.StringVar(&o.childSays, "child-stderr", "", "have that child say this on standard error")
 	f.BoolVar(&o.sleep, "sleep", false, "be that child")
 	f.StringVar(&o.heir, "heir", "", "start a child that outlives the worker; each time this file appears it binds what the file says (as -bind, or netlink:), takes the file away, and writes what came of it to FILE.said")
 	f.StringVar(&o.binder, "binder", "", "be that child")
@@ -143,15 +147,15 @@ func main() {
 }
 
 func run(o *options) error {
+	if o.stderr != "" {
+		fmt.Fprintln(os.Stderr, o.stderr)
+	}
 	if o.sleep {
 		time.Sleep(time.Hour)
 		return nil
 	}
 	if o.binder != "" {
 		return bindOnRequest(o.binder)
-	}
-	if o.stderr != "" {
-		fmt.Fprintln(os.Stderr, o.stderr)
 	}
 	if o.exit >= 0 {
 		os.Exit(o.exit)
@@ -175,7 +179,7 @@ func run(o *options) error {
 		return err
 	}
 	if o.child {
-		if err := startChild("-sleep"); err != nil {
+		if err := startChild("-sleep", "-stderr", o.childSays); err != nil {
 			return err
 		}
 	}
@@ -236,12 +240,12 @@ func waitWhile(file string) {
 	}
 }
 
-func startChild(argument string) error {
+func startChild(arguments ...string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	_, err = syscall.ForkExec(self, []string{self, argument}, &syscall.ProcAttr{Files: []uintptr{0, 1, 2}})
+	_, err = syscall.ForkExec(self, append([]string{self}, arguments...), &syscall.ProcAttr{Files: []uintptr{0, 1, 2}})
 	return err
 }
 

@@ -24,7 +24,7 @@ type socket struct {
 	address  string
 }
 
-// takeSockets reads LISTEN_FDS as sd_listen_fds_with_names(3) does, then binds what -bind says.
+// takeSockets reads LISTEN_FDS as sd_listen_fds_with_names(3) does, takes what -fd says and binds what -bind says.
 func takeSockets(o *options) ([]socket, error) {
 	var sockets []socket
 	n, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
@@ -33,23 +33,29 @@ func takeSockets(o *options) ([]socket, error) {
 	}
 	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
 	for i := range n {
-		fd := firstFD + i
-		syscall.CloseOnExec(fd)
-		s := socket{fd: fd}
+		s := socket{fd: firstFD + i}
 		if i < len(names) {
 			s.name = names[i]
 		}
-		typ, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_TYPE)
-		if err != nil {
-			fmt.Printf("worker: descriptor %d (%s) is no socket\n", fd, s.name)
+		if err := s.inspect(); err != nil {
+			fmt.Printf("worker: descriptor %d (%s) is no socket\n", s.fd, s.name)
 			continue
 		}
-		s.datagram = typ == syscall.SOCK_DGRAM
-		s.address = address(fd)
 		if o.backlog > 0 && !s.datagram {
-			if err := syscall.Listen(fd, o.backlog); err != nil {
+			if err := syscall.Listen(s.fd, o.backlog); err != nil {
 				return nil, fmt.Errorf("listen on %s: %w", s.address, err)
 			}
+		}
+		sockets = append(sockets, s)
+	}
+	for _, text := range o.fds {
+		fd, err := strconv.Atoi(text)
+		s := socket{fd: fd, name: text}
+		if err == nil {
+			err = s.inspect()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("take descriptor %s: %w", text, err)
 		}
 		sockets = append(sockets, s)
 	}
@@ -61,6 +67,14 @@ func takeSockets(o *options) ([]socket, error) {
 		sockets = append(sockets, s)
 	}
 	return sockets, nil
+}
+
+// inspect finds out what the descriptor is.
+func (s *socket) inspect() error {
+	syscall.CloseOnExec(s.fd)
+	typ, err := syscall.GetsockoptInt(s.fd, syscall.SOL_SOCKET, syscall.SO_TYPE)
+	s.datagram, s.address = typ == syscall.SOCK_DGRAM, address(s.fd)
+	return err
 }
 
 func bind(spec string, o *options) (socket, error) {
