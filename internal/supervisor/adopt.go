@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/8265a91a/supervisor/internal/fault"
 	"github.com/8265a91a/supervisor/internal/handoff"
 	"github.com/8265a91a/supervisor/internal/sys"
 	"github.com/8265a91a/supervisor/pkg/worker"
@@ -231,30 +232,36 @@ func (d *Daemon) adoptNotify(in *inherited, g *handoff.Generation) {
 }
 
 // endStrays kills what carries this service's marker and belongs to no adopted generation: the remains of a handoff
-// during which the supervisor died.
+// during which the supervisor died. A worker that serves may fork at any moment: who is there is listed before who
+// belongs to it, and each is looked at again before it is killed. If anything cannot be told, nobody is.
 func (d *Daemon) endStrays() {
-	living := map[int]bool{}
-	for _, g := range d.gens {
-		if g.State == handoff.Gone {
-			continue
-		}
-		if pids, err := g.Tree.PIDs(); err == nil {
-			for _, pid := range pids {
-				living[pid] = true
-			}
-		}
-	}
 	all := &worker.Tree{Marker: handoff.Marker(d.opts.Name, d.identity)}
 	pids, err := all.PIDs()
+	fault.Point("strays")
+	known := map[int]bool{}
+	var living []*worker.Tree
+	for _, g := range d.gens {
+		if g.State == handoff.Gone || err != nil {
+			continue
+		}
+		var members []int
+		members, err = g.Tree.PIDs()
+		for _, pid := range members {
+			known[pid] = true
+		}
+		living = append(living, g.Tree)
+	}
 	if err != nil {
 		d.Note(handoff.Warning, "cannot look for processes that nobody knows: "+err.Error())
+		return
 	}
 	for _, pid := range pids {
-		if living[pid] {
+		if known[pid] {
 			continue
 		}
 		if pidfd, err := sys.PidfdOpen(pid); err == nil {
-			if all.Contains(pid) && sys.PidfdSignal(pidfd.Num(), syscall.SIGKILL) == nil {
+			belongs := func(t *worker.Tree) bool { return t.Contains(pid) }
+			if all.Contains(pid) && !slices.ContainsFunc(living, belongs) && sys.PidfdSignal(pidfd.Num(), syscall.SIGKILL) == nil {
 				d.Note(handoff.Warning, fmt.Sprintf("process %d was left by a generation that never served, or has ended, and is killed", pid))
 			}
 			pidfd.Close()

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -49,6 +50,45 @@ func TestAdoption(t *testing.T) {
 		t.Errorf("the generation after an adoption is %d", n)
 	}
 	load.end()
+	s.stop()
+}
+
+// A worker that starts a child for each request loses none of them to an adoption, whenever it was started.
+func TestAdoptForkingWorker(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	pid, _ := s.settled()
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Go(func() {
+			for n := 0; ; n++ {
+				body, err := get(s.addr, "/child?ms=5")
+				if err != nil || !strings.HasSuffix(body, "child: <nil>\n") {
+					t.Errorf("request %d: %q, %v", n, body, err)
+					return
+				}
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for range 5 {
+		s.kill()
+		s.start()
+	}
+	close(stop)
+	clients.Wait()
+	if now, _ := s.settled(); now != pid {
+		t.Errorf("worker %d is followed by %d", pid, now)
+	}
+	if w := s.warnings(); len(w) > 0 {
+		t.Errorf("warnings: %q", w)
+	}
 	s.stop()
 }
 

@@ -17,6 +17,13 @@ import (
 func ask(addr string) (string, error) { return askPath(addr, "/") }
 
 func askPath(addr, path string) (string, error) {
+	body, err := get(addr, path)
+	line, _, _ := strings.Cut(body, "\n")
+	return line, err
+}
+
+// get makes one connection, one request, and returns the answer's body.
+func get(addr, path string) (string, error) {
 	conn, err := net.DialTimeout("tcp", addr, 20*time.Second)
 	if err != nil {
 		return "", err
@@ -26,7 +33,7 @@ func askPath(addr, path string) (string, error) {
 	return request(conn, path)
 }
 
-// request makes the only request of a connection.
+// request makes the only request of a connection, and returns the answer's body.
 func request(conn net.Conn, path string) (string, error) {
 	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
 		return "", err
@@ -39,8 +46,7 @@ func request(conn net.Conn, path string) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("cut: %q", data)
 	}
-	line, _, _ := strings.Cut(body, "\n")
-	return line, nil
+	return body, nil
 }
 
 // clients ask without a pause until they are told to stop.

@@ -312,13 +312,40 @@ func (s *service) storedSockets() map[string]uint64 {
 // reports whether the point was reached.
 func (s *service) whileAt(point string, f func()) bool {
 	s.t.Helper()
+	return s.whileThere(point, func() <-chan struct{} {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.try(true)
+		}()
+		return done
+	}, f)
+}
+
+// startedAt starts the daemon, and runs f while it stands at a point that it must come to.
+func (s *service) startedAt(point string, f func()) {
+	s.t.Helper()
+	ctx := s.ctx()
+	if !s.whileThere(point, func() <-chan struct{} {
+		s.launch()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.manager.WaitReady(ctx)
+		}()
+		return done
+	}, f) {
+		s.t.Fatalf("a start does not come to %q", point)
+	}
+}
+
+// whileThere has begin begin something, and runs f while the daemon stands at a point. It returns when the channel is
+// closed that begin returned, and reports whether the point was reached.
+func (s *service) whileThere(point string, begin func() <-chan struct{}, f func()) bool {
+	s.t.Helper()
 	there, leave := s.faultFile()+".there", s.faultFile()+".leave"
 	s.arm(point, fmt.Sprintf("exec : > %s; until [ -e %s -o ! -d %s ]; do sleep 0.01; done; rm %[1]s %[2]s", there, leave, s.dir))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.try(true)
-	}()
+	done := begin()
 	s.eventually(func() string {
 		select {
 		case <-done:
@@ -326,7 +353,7 @@ func (s *service) whileAt(point string, f func()) bool {
 		default:
 		}
 		if _, err := os.Lstat(there); err != nil {
-			return fmt.Sprintf("%s: the reload hangs", point)
+			return fmt.Sprintf("%s: the daemon hangs", point)
 		}
 		return ""
 	})
@@ -340,7 +367,7 @@ func (s *service) whileAt(point string, f func()) bool {
 	select {
 	case <-done:
 	case <-time.After(limit):
-		s.t.Fatalf("%s: the reload hangs after it", point)
+		s.t.Fatalf("%s: the daemon hangs after it", point)
 	}
 	return reached
 }

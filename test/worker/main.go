@@ -6,7 +6,7 @@
 // supervisor's configuration.
 //
 // Answers: / "pid=N gen=G", /slow?ms=N the same after N ms, /sockets one line per socket with its index, name,
-// address, mode and options, /env the environment, and to a datagram "pid=N gen=G " and the datagram.
+// address, mode and options, /env the environment, /child?ms=N how a child ended that was to live for N ms, and to a datagram "pid=N gen=G " and the datagram.
 package main
 
 import (
@@ -41,7 +41,7 @@ type options struct {
 	ignoreTerm bool
 	child      bool
 	childSays  string
-	sleep      bool
+	sleep      time.Duration
 	heir       string
 	binder     string
 	push       list
@@ -87,7 +87,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.BoolVar(&o.ignoreTerm, "ignore-term", false, "ignore SIGTERM, SIGINT, SIGUSR1 and SIGHUP")
 	f.BoolVar(&o.child, "child", false, "start a child that outlives the worker")
 	f.StringVar(&o.childSays, "child-stderr", "", "have that child say this on standard error")
-	f.BoolVar(&o.sleep, "sleep", false, "be that child")
+	f.DurationVar(&o.sleep, "sleep", 0, "be a child that lives so long")
 	f.StringVar(&o.heir, "heir", "", "start a child that outlives the worker; each time this file appears it binds what the file says (as -bind, or netlink:), takes the file away, and writes what came of it to FILE.said")
 	f.StringVar(&o.binder, "binder", "", "be that child")
 	f.Var(&o.push, "push", "NAME: put a memfd with the name as content into the FD store (repeatable)")
@@ -150,8 +150,8 @@ func run(o *options) error {
 	if o.stderr != "" {
 		fmt.Fprintln(os.Stderr, o.stderr)
 	}
-	if o.sleep {
-		time.Sleep(time.Hour)
+	if o.sleep > 0 {
+		time.Sleep(o.sleep)
 		return nil
 	}
 	if o.binder != "" {
@@ -179,7 +179,7 @@ func run(o *options) error {
 		return err
 	}
 	if o.child {
-		if err := startChild("-sleep", "-stderr", o.childSays); err != nil {
+		if err := startChild("-sleep=1h", "-stderr", o.childSays); err != nil {
 			return err
 		}
 	}

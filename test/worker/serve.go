@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -237,10 +238,21 @@ func (s *server) body(r *http.Request) string {
 		for i, k := range s.sockets {
 			fmt.Fprintf(&b, "%d %q %s %s%s\n", i, k.name, k.address, k.mode(), k.options())
 		}
+	case "/child":
+		b.WriteString("child: " + s.child(r.URL.Query().Get("ms")) + "\n")
 	case "/env":
 		b.WriteString(strings.Join(os.Environ(), "\n") + "\n")
 	}
 	return b.String()
+}
+
+// child starts a child that lives for a while, waits for its end, and says how it ended.
+func (s *server) child(ms string) string {
+	self, err := os.Executable()
+	if err == nil {
+		err = exec.Command(self, "-sleep="+ms+"ms").Run()
+	}
+	return fmt.Sprint(err)
 }
 
 // drain stops accepting and ends the connections as -drain says.
