@@ -34,6 +34,8 @@ type Meta struct {
 	Name   string `json:"name"`
 	Origin Origin `json:"origin"`
 	Cookie uint64 `json:"cookie"`
+	// Second is the identity of the second half of a pair, 0 where there is none.
+	Second uint64 `json:"second,omitempty"`
 	// FDName is the name the worker sees in LISTEN_FDNAMES. Two sockets of one .socket unit share it.
 	FDName string `json:"fdname"`
 	// Index keeps the order in which one .socket unit listed its sockets.
@@ -144,7 +146,7 @@ func (set *Set) Add(s *Socket) (held *Socket, added bool) {
 // first one the second.
 func (set *Set) PairBefore(s *Socket, fd *sys.FD, info sys.Socket) {
 	s.FD, s.Alternate = fd, s.FD
-	s.Cookie, s.Info = info.Cookie, info
+	s.Cookie, s.Second, s.Info = info.Cookie, s.Cookie, info
 	set.byCookie[s.Cookie] = s
 }
 
@@ -152,6 +154,7 @@ func (set *Set) PairBefore(s *Socket, fd *sys.FD, info sys.Socket) {
 func (set *Set) Pair(s *Socket, fd *sys.FD) {
 	s.Alternate = fd
 	if cookie, err := sys.Cookie(fd.Num()); err == nil {
+		s.Second = cookie
 		set.byCookie[cookie] = s
 	}
 }
@@ -169,11 +172,7 @@ func (set *Set) Remove(s *Socket) {
 	delete(set.byName, s.Name)
 	delete(set.byCookie, s.Cookie)
 	set.sorted = nil
-	if s.Alternate != nil {
-		if cookie, err := sys.Cookie(s.Alternate.Num()); err == nil {
-			delete(set.byCookie, cookie)
-		}
-	}
+	delete(set.byCookie, s.Second)
 	s.close()
 }
 

@@ -174,7 +174,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%q is there twice", s.Name)
 		}
 		seen[s.Name] = true
-		if err := fdstore.ValidName("supervisor.alternate." + s.Name); err != nil {
+		if err := fdstore.ValidName("supervisor.alternate-first." + s.Name); err != nil {
 			t.Errorf("%q: %v", s.Name, err)
 		}
 		if strings.ContainsAny(s.Name, "\\:") {

@@ -421,6 +421,93 @@ func TestBrokenInheritance(t *testing.T) {
 	}
 }
 
+// The kernel has the halves of a pair in the other order where a reload added the socket. That is known without the state,
+// too: with the wrong order all that arrives would wait where nobody accepts.
+func TestAddedSocketWithoutState(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(s *service){
+		"newer":   func(s *service) { s.edit(func(st map[string]any) { st["version"] = 99 }) },
+		"corrupt": func(s *service) { s.replaceState([]byte("{")) },
+		"missing": func(s *service) { s.forget("supervisor.state") },
+		"entries of old": func(s *service) { // which told the order in the state only
+			s.barrier()
+			for _, e := range s.manager.Entries() {
+				if name, ok := strings.CutPrefix(e.Name, "supervisor.alternate-first."); ok {
+					fd, err := e.FD.Dup()
+					if err != nil {
+						s.t.Fatal(err)
+					}
+					defer fd.Close()
+					s.forget(e.Name)
+					if err := s.store().Add("supervisor.alternate."+name, fd.Num(), false); err != nil {
+						s.t.Fatal(err)
+					}
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t, "")
+			s.start()
+			more := fmt.Sprintf("[[socket]]\nname = \"http\"\nlisten = \"ADDR\"\n[[socket]]\nname = \"more\"\nlisten = %q\n", s.other(8081))
+			s.configure(more)
+			s.reload()
+			added := []string{"supervisor.socket.more", "supervisor.alternate-first.more"}
+			pid, _ := s.settled(added...)
+			s.kill()
+			spoil(s)
+			s.start()
+			if now, _ := s.serving(); now != pid {
+				t.Errorf("worker %d is followed by %d", pid, now)
+			}
+			for range 3 {
+				now, _ := s.serving()
+				for _, addr := range []string{s.addr, s.other(8081)} {
+					for range 5 {
+						if answer, err := ask(addr); err != nil || !strings.HasPrefix(answer, fmt.Sprintf("pid=%d ", now)) {
+							t.Fatalf("%s, where worker %d serves: %q, %v", addr, now, answer, err)
+						}
+					}
+				}
+				s.reload()
+			}
+			s.settled(added...)
+			s.stop()
+		})
+	}
+}
+
+// Nor is the order lost that a repair changes: who listens anew comes last.
+func TestHealedPairWithoutState(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.arguments("-accept=epoll", "-shutdown")
+	s.start()
+	s.arguments()
+	s.reload()
+	s.settled()
+	s.reload() // finds the half of the first generation shut down
+	pid, _ := s.settled()
+	if n := len(s.warnings("listens again")); n != 1 || !slices.Contains(s.manager.Names(), "supervisor.alternate-first.http") {
+		t.Errorf("warnings %q, stored %q", s.warnings(), s.manager.Names())
+	}
+	s.kill()
+	s.forget("supervisor.state")
+	s.start()
+	for range 3 {
+		s.settled()
+		load := s.load()
+		if answer, err := ask(s.addr); err != nil || !strings.HasPrefix(answer, fmt.Sprintf("pid=%d ", pid)) {
+			t.Fatalf("worker %d serves: %q, %v", pid, answer, err)
+		}
+		s.reload()
+		load.end()
+		pid, _ = s.settled()
+	}
+	s.stop()
+}
+
 // lastN is the number of the last generation, as the state says.
 func (s *service) lastN() (n int) {
 	s.edit(func(st map[string]any) { n = int(st["generation"].(float64)) })

@@ -39,7 +39,7 @@ func (d *Daemon) adoptSockets(in *inherited, last *state) {
 		d.adoptStored(e, known, last != nil)
 	}
 	for _, e := range in.alternates {
-		d.adoptAlternate(e)
+		d.adoptAlternate(e, known)
 	}
 }
 
@@ -138,21 +138,25 @@ func (d *Daemon) wanted(s *sockets.Socket) bool {
 	return d.holds(d.serving, s.Info.Inode)
 }
 
-func (d *Daemon) adoptAlternate(e named) {
+func (d *Daemon) adoptAlternate(e named, known map[uint64]sockets.Meta) {
+	entry := e.prefix + e.name
 	info, err := sys.Inspect(e.fd.Num())
 	s := d.pairOf(e.name, info)
 	if err != nil || s == nil || s.Alternate != nil && d.held.ByCookie(info.Cookie) != s {
-		d.Note(handoff.Warning, fmt.Sprintf("FD store entry %s%s is not used and removed: there is no such pair", prefixAlternate, e.name))
+		d.Note(handoff.Warning, fmt.Sprintf("FD store entry %s is not used and removed: there is no such pair", entry))
 		e.fd.Close()
 		return
 	}
 	if s.Alternate == nil {
 		d.held.Pair(s, e.fd)
+		if _, ok := known[s.Cookie]; !ok {
+			s.Exchanged = e.prefix == prefixFirst
+		}
 	} else {
 		e.fd.Close() // stored under two names
 	}
-	if _, single := d.keeper.have[prefixAlternate+e.name]; single {
-		d.keeper.have[prefixAlternate+e.name] = s.Cookie
+	if _, single := d.keeper.have[entry]; single {
+		d.keeper.have[entry] = s.Second
 	}
 }
 

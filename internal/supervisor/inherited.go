@@ -3,6 +3,7 @@ package supervisor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,6 +30,18 @@ type inherited struct {
 type named struct {
 	name string
 	fd   *sys.FD
+	// prefix begins the entry's name if it is the second half of a pair.
+	prefix string
+}
+
+// second reads the name of an entry that is the second half of a pair; ok is false for any other.
+func second(entry string, fd *sys.FD) (half named, ok bool) {
+	for _, prefix := range []string{prefixAlternate, prefixFirst} {
+		if name, ok := strings.CutPrefix(entry, prefix); ok {
+			return named{name, fd, prefix}, true
+		}
+	}
+	return named{}, false
 }
 
 // sort takes ownership of the descriptors. One that it cannot place is closed, with a warning.
@@ -36,7 +49,7 @@ func sort(list []activation.Descriptor, d *Daemon) *inherited {
 	in := &inherited{workers: map[int]*sys.FD{}, notifies: map[int]*sys.FD{}, binds: map[int]*sys.FD{}}
 	for _, desc := range list {
 		if !strings.HasPrefix(desc.Name, entryPrefix) {
-			in.units = append(in.units, named{desc.Name, desc.FD})
+			in.units = append(in.units, named{name: desc.Name, fd: desc.FD})
 			continue
 		}
 		inode, _ := sys.Inode(desc.FD.Num())
@@ -62,7 +75,10 @@ func (in *inherited) place(name string, fd *sys.FD) error {
 		into[n] = fd
 		return nil
 	}
+	half, isSecond := second(name, fd)
 	switch {
+	case isSecond:
+		in.alternates = append(in.alternates, half)
 	case name == entryState || name == entryStateNext:
 		in.states = append(in.states, fd)
 	case strings.HasPrefix(name, prefixWorker):
@@ -72,11 +88,9 @@ func (in *inherited) place(name string, fd *sys.FD) error {
 	case strings.HasPrefix(name, prefixBind):
 		return numbered(prefixBind, in.binds)
 	case strings.HasPrefix(name, prefixSocket):
-		in.stored = append(in.stored, named{strings.TrimPrefix(name, prefixSocket), fd})
-	case strings.HasPrefix(name, prefixAlternate):
-		in.alternates = append(in.alternates, named{strings.TrimPrefix(name, prefixAlternate), fd})
+		in.stored = append(in.stored, named{name: strings.TrimPrefix(name, prefixSocket), fd: fd})
 	case strings.HasPrefix(name, prefixPushed), strings.HasPrefix(name, prefixMore):
-		in.pushed = append(in.pushed, named{name, fd})
+		in.pushed = append(in.pushed, named{name: name, fd: fd})
 	case strings.HasPrefix(name, prefixBundle):
 		return in.unpack(name, fd)
 	default:
@@ -98,10 +112,11 @@ func (in *inherited) unpack(name string, fd *sys.FD) error {
 	fd.Close()
 	in.bundle = max(in.bundle, n)
 	for _, e := range list {
-		if strings.HasPrefix(e.Name, prefixAlternate) {
-			in.alternates = append(in.alternates, named{strings.TrimPrefix(e.Name, prefixAlternate), e.FD})
+		if half, ok := second(e.Name, e.FD); ok {
+			// First: if it is stored by itself, too, it is on its way to another name, which is this one.
+			in.alternates = slices.Insert(in.alternates, 0, half)
 		} else {
-			in.stored = append(in.stored, named{strings.TrimPrefix(e.Name, prefixSocket), e.FD})
+			in.stored = append(in.stored, named{name: strings.TrimPrefix(e.Name, prefixSocket), fd: e.FD})
 		}
 	}
 	return nil

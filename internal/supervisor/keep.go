@@ -26,6 +26,7 @@ const (
 	prefixNotify    = entryPrefix + "notify."
 	prefixSocket    = entryPrefix + "socket."
 	prefixAlternate = entryPrefix + "alternate."
+	prefixFirst     = entryPrefix + "alternate-first." // one that comes first in the kernel's order of the pair
 	prefixBundle    = entryPrefix + "bundle."
 	prefixPushed    = entryPrefix + "pushed."
 	prefixMore      = entryPrefix + "pushed-" // NUMBER.NAME: beyond the first of one name
@@ -303,17 +304,18 @@ func (d *Daemon) entries() (want []entry, overflow []fdstore.Named) {
 	}
 	single := 0
 	add := func(prefix, name string, fd *sys.FD, identity uint64) {
-		if single < maxSingle && !d.keeper.renamed(prefix, name, identity) {
+		name = prefix + name
+		if single < maxSingle && !d.keeper.renamed(name, identity) {
 			single++
-			want = append(want, entry{prefix + name, fd.Num(), identity})
+			want = append(want, entry{name, fd.Num(), identity})
 			return
 		}
-		overflow = append(overflow, fdstore.Named{Name: prefix + name, FD: fd, Meta: strconv.FormatUint(identity, 16)})
+		overflow = append(overflow, fdstore.Named{Name: name, FD: fd, Meta: strconv.FormatUint(identity, 16)})
 	}
 	for _, s := range d.held.Ordered(nil) {
 		add(prefixSocket, s.Name, s.FD, s.Cookie)
 		if s.Alternate != nil {
-			add(prefixAlternate, s.Name, s.Alternate, s.Cookie)
+			add(alternatePrefix(s), s.Name, s.Alternate, s.Second)
 		}
 	}
 	return want, overflow
@@ -321,16 +323,30 @@ func (d *Daemon) entries() (want []entry, overflow []fdstore.Named) {
 
 // renamed tells whether the store has the socket under another name. systemd takes no second entry of it, and between
 // two there would be none: meanwhile the bundle holds it, and the next sync stores it by itself.
-func (k *keeper) renamed(prefix, name string, identity uint64) bool {
-	if k.have[prefix+name] == identity {
+func (k *keeper) renamed(name string, identity uint64) bool {
+	if k.have[name] == identity {
 		return false
 	}
 	for other, id := range k.have {
-		if id == identity && strings.HasPrefix(other, prefix) {
+		if id == identity && isSocket(other) {
 			return true
 		}
 	}
 	return false
+}
+
+// isSocket tells whether an entry of that name is a socket, by itself.
+func isSocket(name string) bool {
+	return strings.HasPrefix(name, prefixSocket) || strings.HasPrefix(name, prefixAlternate) || strings.HasPrefix(name, prefixFirst)
+}
+
+// alternatePrefix begins the name of the entry of s's second half. The kernel knows the halves of a pair by their order,
+// and does not tell it: without a readable state this name is all that tells which of them gets what arrives.
+func alternatePrefix(s *sockets.Socket) string {
+	if s.Exchanged {
+		return prefixFirst
+	}
+	return prefixAlternate
 }
 
 func (k *keeper) bundleName(n int) string { return prefixBundle + strconv.Itoa(n) }

@@ -188,7 +188,7 @@ func (d *Daemon) handover(memfd *sys.FD) []activation.Named {
 	for _, s := range d.held.Ordered(nil) {
 		list = append(list, activation.Named{Name: prefixSocket + s.Name, FD: s.FD})
 		if s.Alternate != nil {
-			list = append(list, activation.Named{Name: prefixAlternate + s.Name, FD: s.Alternate})
+			list = append(list, activation.Named{Name: alternatePrefix(s) + s.Name, FD: s.Alternate})
 		}
 	}
 	for _, p := range d.pushed {

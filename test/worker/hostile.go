@@ -71,7 +71,7 @@ func lies() []string {
 		"EXTEND_TIMEOUT_USEC=-1", "EXTEND_TIMEOUT_USEC=18446744073709551615", "BARRIER=1", "FDSTORE=1", "FDSTOREREMOVE=1", "FDSTOREREMOVE=1\nFDNAME=",
 		"FDSTORE=1\nFDNAME=" + strings.Repeat("n", 300), "FDSTORE=1\nFDNAME=a:b", "FDSTORE=1\nFDNAME=a\\b", "NOTIFYACCESS=all",
 	}
-	for _, name := range []string{"supervisor.state", "supervisor.state.next", "supervisor.socket.http", "supervisor.alternate.http", "supervisor.worker.1", "supervisor.notify.1", "supervisor.bundle.1"} {
+	for _, name := range []string{"supervisor.state", "supervisor.state.next", "supervisor.socket.http", "supervisor.alternate.http", "supervisor.alternate-first.http", "supervisor.worker.1", "supervisor.notify.1", "supervisor.bundle.1"} {
 		list = append(list, "FDSTORE=1\nFDNAME="+name, "FDSTOREREMOVE=1\nFDNAME="+name)
 	}
 	return list
