@@ -101,6 +101,9 @@ func mapKeys[V any](m map[int]V) func(func(int) bool) {
 	}
 }
 
+// endTimeout is how long a start waits at most for the end of what it has killed.
+const endTimeout = 5 * time.Second
+
 // adoptGeneration takes over one generation; what it takes out of in is its own from then on.
 func (d *Daemon) adoptGeneration(in *inherited, last *state, gs generationState) {
 	g := handoff.NewGeneration(gs.N, gs.Slot, nil)
@@ -124,16 +127,17 @@ func (d *Daemon) adoptGeneration(in *inherited, last *state, gs generationState)
 		p, err = worker.Ended(gs.PID, gs.StartTime), nil
 	}
 	if err != nil {
-		g.State, g.Outcome, g.Ended = handoff.Gone, "ended while no supervisor watched", time.Now()
 		if !errors.Is(err, os.ErrProcessDone) {
 			d.Note(handoff.Warning, fmt.Sprintf("the worker of generation %d is not adopted: %v", g.N, err))
 		}
+		d.endLeft(g, gs)
+		g.State, g.Outcome, g.Ended = handoff.Gone, "ended while no supervisor watched", time.Now()
 		return
 	}
 	g.Process = p
 	g.Tree = worker.NewTree(p, d.Marker(g.N))
 	if g.State == handoff.Starting && g.Config == nil {
-		handoff.EndTree(g, 5*time.Second)
+		handoff.EndTree(g, endTimeout)
 		g.State, g.Outcome, g.Ended = handoff.Gone, "killed: it was starting when the supervisor died, with a configuration that is lost", time.Now()
 		p.Release()
 		return
@@ -159,10 +163,26 @@ func (d *Daemon) adoptGeneration(in *inherited, last *state, gs generationState)
 // outlived tells whether a draining generation has processes left although its main process has ended: they may finish
 // their work until the deadline. What a crash left behind may not.
 func (d *Daemon) outlived(gs generationState) bool {
-	if gs.State != handoff.Draining || gs.Crashed || gs.PID == 0 || gs.StartTime == 0 {
-		return false
+	return gs.State == handoff.Draining && !gs.Crashed && gs.identified() &&
+		!worker.NewTree(worker.Ended(gs.PID, gs.StartTime), d.Marker(gs.N)).Empty()
+}
+
+// identified tells whether it is known which process was the main one.
+func (gs *generationState) identified() bool { return gs.PID != 0 && gs.StartTime != 0 }
+
+// endLeft kills what a generation has left whose main process has ended, also what carries no marker, as servers do that
+// overwrite their environment with a title: endStrays does not know it.
+func (d *Daemon) endLeft(g *handoff.Generation, gs generationState) {
+	if !gs.identified() {
+		return
 	}
-	return !worker.NewTree(worker.Ended(gs.PID, gs.StartTime), d.Marker(gs.N)).Empty()
+	g.Process = worker.Ended(gs.PID, gs.StartTime)
+	g.Tree = worker.NewTree(g.Process, d.Marker(g.N))
+	if pids, err := g.Tree.PIDs(); err != nil || len(pids) > 0 {
+		d.Note(handoff.Warning, fmt.Sprintf("the main process of generation %d (pid %d) ended while no supervisor watched, what it left behind is killed: processes %v", g.N, gs.PID, pids))
+		handoff.EndTree(g, endTimeout)
+	}
+	g.Process, g.Tree = nil, nil
 }
 
 // adoptProcess finds the generation's main process by its pidfd or, where that is lost or somebody else's, by pid and
@@ -188,7 +208,7 @@ func (d *Daemon) adoptProcess(in *inherited, gs generationState) (*worker.Proces
 		}
 		return adoptPidfd(fd, gs)
 	}
-	if gs.PID == 0 || gs.StartTime == 0 {
+	if !gs.identified() {
 		return nil, os.ErrProcessDone
 	}
 	fd, err := sys.PidfdOpen(gs.PID)

@@ -157,6 +157,44 @@ func TestWorkerDiesAlone(t *testing.T) {
 	s.stop()
 }
 
+// What a dead worker left behind is not left alone, whether or not it carries the marker, and whatever its worker was doing.
+func TestAdoptOrphans(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(g map[string]any){
+		"serving":  func(map[string]any) {},
+		"starting": func(g map[string]any) { g["state"] = "starting" },
+		"crashed":  func(g map[string]any) { g["state"], g["crashed"] = "draining", true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t, "[drain]\ntimeout = \"1h\"\n")
+			s.arguments("-child")
+			s.start()
+			s.arguments()
+			main, _ := s.serving()
+			session := worker.NewTree(worker.Ended(main, 0), "") // the child carries no marker
+			s.kill()
+			syscall.Kill(main, syscall.SIGKILL)
+			s.eventually(func() string {
+				if left, err := session.PIDs(); err != nil || len(left) != 1 || left[0] == main {
+					return fmt.Sprintf("left are %v, %v", left, err)
+				}
+				return ""
+			})
+			s.edit(func(st map[string]any) { spoil(st["generations"].([]any)[0].(map[string]any)) })
+			s.start()
+			if left, err := session.PIDs(); err != nil || len(left) > 0 {
+				t.Errorf("still left are %v, %v", left, err)
+			}
+			s.settled()
+			if w := s.warnings(); len(w) != 1 || !strings.Contains(w[0], "left behind is killed") {
+				t.Errorf("warnings: %q", w)
+			}
+			s.stop()
+		})
+	}
+}
+
 // edit changes the stored state: of two the newer, since the daemon may have been killed while it wrote.
 func (s *service) edit(change func(state map[string]any)) {
 	s.t.Helper()
