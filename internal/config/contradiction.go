@@ -3,6 +3,7 @@ package config
 import (
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // contradictions reports what is sound key by key, and together can never start, or never does what it says.
@@ -12,6 +13,7 @@ func (d *decoder) contradictions(c *Config) {
 	d.passable(c)
 	d.steerable(c)
 	d.descriptors(c)
+	d.markers(c)
 }
 
 // reject reports a contradiction at a key of a table.
@@ -82,6 +84,15 @@ func (d *decoder) steerable(c *Config) {
 }
 
 func (a Address) isIP() bool { return a.Network == "tcp" || a.Network == "udp" }
+
+// markers finds variables that the supervisor sets over those of the same name. An earlier one took them.
+func (d *decoder) markers(c *Config) {
+	for name := range c.Worker.Environment {
+		if name == "MAINPIDFDID" || strings.HasPrefix(name, "SUPERVISOR_") {
+			d.report(child(child(child("", "worker"), "environment"), name), "worker.environment."+name, errNotYours)
+		}
+	}
+}
 
 // descriptors finds placeholders that stand for a descriptor where there is none.
 func (d *decoder) descriptors(c *Config) {

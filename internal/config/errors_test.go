@@ -64,6 +64,8 @@ func TestMistakes(t *testing.T) {
 		{worker(`[worker.environment]`, `NOTIFY_SOCKET = ""`), `4: worker.environment.NOTIFY_SOCKET: is the supervisor's to set (leave it out)`},
 		{worker(`environment.WATCHDOG_USEC = "1"`), `3: worker.environment.WATCHDOG_USEC: is the supervisor's to set (leave it out)`},
 		{worker(`environment.MAINPID = "1"`), `3: worker.environment.MAINPID: is the supervisor's to set (leave it out)`},
+		{worker(`environment.MAINPIDFDID = "1"`), `3: worker.environment.MAINPIDFDID: is the supervisor's to set (leave it out)`},
+		{worker(`environment.SUPERVISOR_GENERATION = "a/b/1"`), `3: worker.environment.SUPERVISOR_GENERATION: is the supervisor's to set (leave it out)`},
 		{worker(`environment.LISTEN_PID = "${pid}"`), `3: worker.environment.LISTEN_PID: is the supervisor's to set (leave it out)`},
 		{worker(`directory = "srv"`), `3: worker.directory: path "srv" is not absolute (write the path from /, or from ${dir} or ${runtime})`},
 		{worker(`directory = "/${pid}"`), `3: worker.directory: "/${pid}" is needed before the worker has a pid (${generation} is as unique)`},
@@ -230,7 +232,7 @@ func TestErrorText(t *testing.T) {
 
 // What another supervisor has accepted is still the configuration of a worker that serves.
 func TestRecallAcceptsContradictions(t *testing.T) {
-	text := []byte(ready(`command = ["/bin/true", "${fd:a}"]`, `stable = "1h"`, `[[socket]]`, `name = "a"`, `listen = ":1"`))
+	text := []byte(worker(`environment.SUPERVISOR_X = "1"`, `[ready]`, `command = ["/bin/true", "${fd:a}"]`, `stable = "1h"`, `[[socket]]`, `name = "a"`, `listen = ":1"`))
 	if _, err := config.Parse("web", "f", text); err == nil {
 		t.Error("accepted as new")
 	}

@@ -98,13 +98,15 @@ func (t *table) environment(dst map[string]string) {
 	}
 }
 
+var errNotYours = bad("leave it out", "is the supervisor's to set")
+
 func checkVariable(name string) error {
 	switch {
 	case name == "" || strings.ContainsAny(name, "=\x00"):
 		return bad("", "%q cannot be the name of a variable", name)
 	case name == "NOTIFY_SOCKET", name == "MAINPID",
 		strings.HasPrefix(name, "LISTEN_"), strings.HasPrefix(name, "WATCHDOG_"):
-		return bad("leave it out", "is the supervisor's to set")
+		return errNotYours
 	}
 	return nil
 }

@@ -177,13 +177,14 @@ func (h *Handoff) expand(g *Generation, layout activation.Layout, argv []string)
 	if err != nil {
 		return worker.Command{}, err
 	}
-	env := append(baseEnvironment(os.Environ()), layout.Env...)
+	env := baseEnvironment(os.Environ()) // of each variable the last holds: what is the supervisor's comes last
 	for key, value := range g.Config.Worker.Environment {
 		if value, err = config.Expand(value, values); err != nil {
 			return worker.Command{}, fmt.Errorf("environment %s: %w", key, err)
 		}
 		env = append(env, key+"="+value)
 	}
+	env = append(env, layout.Env...)
 	env = append(env, h.Host.Marker(g.N))
 	if g.Notify != nil {
 		env = append(env, "NOTIFY_SOCKET="+g.Notify.Path())

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -17,7 +18,7 @@ type FD = sys.FD
 type Command struct {
 	// Argv is the program's absolute path and its arguments.
 	Argv []string
-	// Env is the whole environment: nothing is inherited.
+	// Env is the whole environment: nothing is inherited. Of a variable given twice the last holds.
 	Env []string
 	// Dir is the working directory; empty means the caller's own.
 	Dir string
@@ -50,7 +51,7 @@ func Start(cmd Command) (*Process, error) {
 	defer children.spawning.RUnlock()
 	pidfd := -1
 	pid, err := syscall.ForkExec(cmd.Argv[0], cmd.Argv, &syscall.ProcAttr{
-		Dir: cmd.Dir, Env: cmd.Env, Files: files,
+		Dir: cmd.Dir, Env: lastOfEach(cmd.Env), Files: files,
 		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
 	})
 	if err != nil {
@@ -61,6 +62,20 @@ func Start(cmd Command) (*Process, error) {
 		return nil, fmt.Errorf("start %s: %w", cmd.Argv[0], err)
 	}
 	return p, nil
+}
+
+// lastOfEach leaves out the variables that are given again later: getenv(3) finds the first.
+func lastOfEach(env []string) []string {
+	seen := make(map[string]bool, len(env))
+	kept := make([]string, 0, len(env))
+	for _, kv := range slices.Backward(env) {
+		if key, _, _ := strings.Cut(kv, "="); !seen[key] {
+			seen[key] = true
+			kept = append(kept, kv)
+		}
+	}
+	slices.Reverse(kept)
+	return kept
 }
 
 // startedProcess takes ownership of pidfd, and ends the child if it cannot be watched.
