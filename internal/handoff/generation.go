@@ -72,6 +72,8 @@ type Generation struct {
 	ForeignMain bool
 	// Crashed says that its main process died while it served.
 	Crashed bool
+	// Unpushed are the names of what it asked to forget (FDSTOREREMOVE=1) while it is starting.
+	Unpushed []string
 	// Adopted says that an earlier supervisor process started it.
 	Adopted bool
 

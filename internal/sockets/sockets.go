@@ -56,6 +56,8 @@ type Meta struct {
 	// the half of slot 1 comes first.
 	Steered   int  `json:"steered,omitempty"`
 	Exchanged bool `json:"exchanged,omitempty"`
+	// Claim is who pushed it.
+	Claim Claim `json:"claim,omitzero"`
 	// Unclaimed says that the serving worker does not accept on it although it was offered.
 	Unclaimed bool `json:"unclaimed,omitempty"`
 }

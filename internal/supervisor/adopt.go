@@ -34,7 +34,7 @@ func (d *Daemon) adopt(in *inherited, last *state) {
 	d.adoptSockets(in, last)
 	d.findSlots(undescribed)
 	d.dropUnnamed()
-	d.adoptPushed(in)
+	d.adoptPushed(in, last)
 	d.endStrays()
 	for _, s := range d.held.Ordered(nil) {
 		if note := handoff.Heal(s); note != "" {
@@ -110,7 +110,7 @@ func (d *Daemon) adoptGeneration(in *inherited, last *state, gs generationState)
 	g.State, g.Since, g.Divert, g.Phase = gs.State, gs.Since, gs.Divert, gs.Phase
 	g.Signalling, g.Signalled = gs.Signalling || gs.Signalled, gs.Signalled
 	g.Status, g.Outcome, g.Ended, g.Adopted = gs.Status, gs.Outcome, gs.Ended, true
-	g.Dir, g.LastPID = d.generationDir(g.N), gs.PID
+	g.Dir, g.LastPID, g.Unpushed = d.generationDir(g.N), gs.PID, gs.Unpushed
 	d.lastN = max(d.lastN, g.N)
 	if last != nil {
 		g.Config = last.config(g.N, d.opts)

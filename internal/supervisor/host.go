@@ -88,6 +88,7 @@ func (d *Daemon) Switch(old, next *handoff.Generation, drop func(*sockets.Set)) 
 		}
 		next.State = handoff.Serving
 		d.serving, d.slot, d.config = next, next.Slot, next.Config
+		d.settlePushed(next)
 		drop(held)
 		d.armWatchdog(next)
 		d.linkPIDFile(next)
@@ -229,6 +230,9 @@ func (d *Daemon) release(g *handoff.Generation) {
 func (d *Daemon) gone(g *handoff.Generation, outcome string) {
 	if g.State == handoff.Gone {
 		return
+	}
+	if g.State == handoff.Starting {
+		d.discardPushed(g)
 	}
 	g.State, g.Outcome, g.Ended, g.Phase = handoff.Gone, outcome, time.Now(), ""
 	d.log.Info("generation gone", "generation", g.N, "worker", g.PID(), "outcome", outcome)

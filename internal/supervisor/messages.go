@@ -20,6 +20,7 @@ import (
 // pushed is something that is no socket, or none that listens, which a worker sent with FDSTORE=1: the next
 // generation receives it under its name.
 type pushed struct {
+	sockets.Claim
 	Name     string
 	number   int // from 1, among those of one name
 	FD       *sys.FD
@@ -124,40 +125,63 @@ func (d *Daemon) onMessage(g *handoff.Generation, m worker.Message) {
 	switch {
 	case m.FDStoreRemove: // of both systemd does this
 		sys.CloseAll(m.FDs)
-		d.unpush(m.FDName)
+		d.unpush(g, m.FDName)
 	case m.FDStore:
 		d.push(g, m.FDName, m.FDs)
 	}
 }
 
+// What a starting generation pushes and removes is stored at once, so that its barrier is answered truthfully, but only
+// noted beside what is kept (see [sockets.Claim]): it holds from the switch on. If the generation comes to nothing, all is
+// as it was before.
+
 // push keeps the descriptors that a worker sent in one message, of which it takes ownership. Listeners join what is held;
-// the others take the place of those that it sent under that name before.
+// the others take the place of those that it, or an older one, sent under that name before.
 func (d *Daemon) push(g *handoff.Generation, name string, fds []*sys.FD) {
 	if name == "" {
 		name = "stored"
 	}
+	if g.State == handoff.Gone || d.outdated(g, name) {
+		sys.CloseAll(fds)
+		return
+	}
 	changed := false
 	var blobs []*pushed
 	for i, fd := range fds {
-		added, err := d.tryPush(name, fd, &blobs)
+		added, err := d.tryPush(g, name, fd, &blobs)
 		changed = changed || added
 		if err == nil {
 			continue
 		}
 		sys.CloseAll(fds[i:]) // the rest fares no better
-		if time.Since(d.pushWarned) > complainPause {
-			d.pushWarned = time.Now()
-			d.Note(handoff.Warning, fmt.Sprintf("generation %d asked to store %q: descriptor %d of %d: %v", g.N, name, i+1, len(fds), err))
-		}
+		d.complain(handoff.Warning, fmt.Sprintf("generation %d asked to store %q: descriptor %d of %d: %v", g.N, name, i+1, len(fds), err))
 		break
 	}
-	if len(blobs) > 0 && d.replacePushed(name, blobs) || changed {
+	if len(blobs) > 0 && d.replacePushed(g, name, blobs) || changed {
 		d.gather(&d.saves, true, d.save)
 	}
 }
 
+// complain is a note about what a worker pushes.
+func (d *Daemon) complain(level handoff.Level, text string) {
+	if time.Since(d.pushWarned) > complainPause {
+		d.pushWarned = time.Now()
+		d.Note(level, text)
+	}
+}
+
+// outdated tells, and notes, that a newer generation has stored something under the name since.
+func (d *Daemon) outdated(g *handoff.Generation, name string) bool {
+	i := slices.IndexFunc(d.pushed, func(p *pushed) bool { return p.Name == name && p.By > g.N })
+	if i < 0 {
+		return false
+	}
+	d.complain(handoff.Info, fmt.Sprintf("generation %d asked to store or remove %q: generation %d has stored it since, and that stays", g.N, name, d.pushed[i].By))
+	return true
+}
+
 // tryPush adds a listener to what is held, and anything else to blobs. It leaves fd with the caller on error.
-func (d *Daemon) tryPush(name string, fd *sys.FD, blobs *[]*pushed) (added bool, err error) {
+func (d *Daemon) tryPush(g *handoff.Generation, name string, fd *sys.FD, blobs *[]*pushed) (changed bool, err error) {
 	if strings.HasPrefix(name, entryPrefix) {
 		return false, errors.New("names that begin with supervisor. are the supervisor's own")
 	}
@@ -177,9 +201,11 @@ func (d *Daemon) tryPush(name string, fd *sys.FD, blobs *[]*pushed) (added bool,
 	}
 	info, err := sys.Inspect(fd.Num())
 	listens := err == nil && (info.Listening || info.Address != "" && !info.Stream())
-	if listens && d.held.ByCookie(info.Cookie) != nil {
-		fd.Close()
-		return false, nil
+	if listens {
+		if s := d.held.ByCookie(info.Cookie); s != nil {
+			fd.Close()
+			return s.Origin == sockets.Pushed && s.FDName == name && s.Claim.Make(g.N, g.State == handoff.Starting), nil
+		}
 	}
 	if len(*blobs)+d.countPushed(name) >= maxPushed {
 		return false, fmt.Errorf("%d descriptors are kept for workers already", maxPushed)
@@ -187,9 +213,10 @@ func (d *Daemon) tryPush(name string, fd *sys.FD, blobs *[]*pushed) (added bool,
 	if listens {
 		s, err := sockets.New(fd, sockets.Pushed, name)
 		if err == nil {
-			_, added = d.held.Add(s)
+			s.Claim.Make(g.N, g.State == handoff.Starting)
+			_, changed = d.held.Add(s)
 		}
-		return added, err
+		return changed, err
 	}
 	inode, err := sys.Inode(fd.Num())
 	if err == nil {
@@ -225,61 +252,117 @@ func (d *Daemon) countPushed(name string) (count int) {
 	return count
 }
 
-// replacePushed makes blobs all that is kept under name, listeners aside, and reports whether that is a change. What was
-// kept before keeps its number: systemd would not take it under another name.
-func (d *Daemon) replacePushed(name string, blobs []*pushed) (changed bool) {
-	last := 0
+// replacePushed makes blobs all that g wants to have kept under name, listeners aside, and reports whether that is a change.
+// What was kept before keeps its number: systemd would not take it under another name.
+func (d *Daemon) replacePushed(g *handoff.Generation, name string, blobs []*pushed) (changed bool) {
+	changed = d.dropPushed(g, func(p *pushed) bool { return p.Name == name && !slices.Contains(blobs, p) })
+	last, used := 0, map[int]bool{}
 	for _, p := range blobs {
 		last = max(last, p.number)
 	}
-	changed = d.dropPushed(func(p *pushed) bool { return p.Name == name && !slices.Contains(blobs, p) })
+	for _, p := range d.pushed {
+		used[p.number] = used[p.number] || p.Name == name
+	}
 	for _, p := range blobs {
+		if p.Make(g.N, g.State == handoff.Starting) {
+			changed = true
+		}
 		if p.number != 0 {
 			continue
 		}
-		last++
+		for last++; used[last]; last++ {
+		}
 		p.number = last
 		if _, taken := d.keeper.have[p.entry()]; taken {
 			d.keeper.have[p.entry()] = 0 // by what was dropped, which may have the same inode: eventfds all do
 		}
 		d.pushed = append(d.pushed, p)
-		changed = true
 	}
 	slices.SortFunc(d.pushed, comparePushed)
 	return changed
 }
 
-// dropPushed closes the blobs that which selects. It leaves the FD store to the next save.
-func (d *Daemon) dropPushed(which func(*pushed) bool) bool {
-	before := len(d.pushed)
+// dropPushed notes that g does not want to have the blobs kept that which selects, and closes those that nobody wants. It
+// leaves the FD store to the next save.
+func (d *Daemon) dropPushed(g *handoff.Generation, which func(*pushed) bool) (changed bool) {
 	d.pushed = slices.DeleteFunc(d.pushed, func(p *pushed) bool {
-		if !which(p) {
+		if !which(p) || !p.Drop(g.N, g.State == handoff.Starting) {
+			return false
+		}
+		changed = true
+		if p.Claim != (sockets.Claim{}) {
 			return false
 		}
 		p.FD.Close()
 		return true
 	})
-	return len(d.pushed) < before
+	return changed
 }
 
-// unpush forgets what workers sent under a name, listeners included.
-func (d *Daemon) unpush(name string) {
-	changed := d.dropPushed(func(p *pushed) bool { return p.Name == name })
+// dropListeners does the same with pushed listeners.
+func (d *Daemon) dropListeners(g *handoff.Generation, which func(*sockets.Socket) bool) (changed bool) {
 	for _, s := range d.held.Ordered(nil) {
-		if s.Origin == sockets.Pushed && s.FDName == name {
-			d.held.Remove(s)
-			changed = true
+		if s.Origin != sockets.Pushed || !which(s) || !s.Claim.Drop(g.N, g.State == handoff.Starting) {
+			continue
 		}
+		changed = true
+		if s.Claim == (sockets.Claim{}) {
+			d.held.Remove(s)
+		}
+	}
+	return changed
+}
+
+// unpush forgets what a worker, or an older one, sent under a name, listeners included.
+func (d *Daemon) unpush(g *handoff.Generation, name string) {
+	if g.State == handoff.Gone {
+		return
+	}
+	d.outdated(g, name) // which stays
+	changed := d.dropPushed(g, func(p *pushed) bool { return p.Name == name })
+	changed = d.dropListeners(g, func(s *sockets.Socket) bool { return s.FDName == name }) || changed
+	if g.State == handoff.Starting && !slices.Contains(g.Unpushed, name) && d.keeps(name) {
+		g.Unpushed = append(g.Unpushed, name)
+		changed = true
 	}
 	if changed {
 		d.gather(&d.saves, false, d.save) // what follows in its place must be stored at once
 	}
 }
 
+// keeps tells whether anything is kept for workers under the name.
+func (d *Daemon) keeps(name string) bool {
+	return slices.ContainsFunc(d.pushed, func(p *pushed) bool { return p.Name == name }) ||
+		slices.ContainsFunc(d.held.Ordered(nil), func(s *sockets.Socket) bool { return s.Origin == sockets.Pushed && s.FDName == name })
+}
+
+// settlePushed makes what g asked for while it was starting hold. It serves now.
+func (d *Daemon) settlePushed(g *handoff.Generation) {
+	replaced := map[string]bool{}
+	for _, p := range d.pushed {
+		replaced[p.Name] = replaced[p.Name] || p.Next == g.N
+		p.Settle(g.N)
+	}
+	for _, s := range d.held.Ordered(nil) {
+		s.Claim.Settle(g.N)
+	}
+	d.dropPushed(g, func(p *pushed) bool { return p.By != g.N && (replaced[p.Name] || slices.Contains(g.Unpushed, p.Name)) })
+	d.dropListeners(g, func(s *sockets.Socket) bool { return s.Claim.By != g.N && slices.Contains(g.Unpushed, s.FDName) })
+	g.Unpushed = nil
+}
+
+// discardPushed forgets what g, which has not come to serve, asked for.
+func (d *Daemon) discardPushed(g *handoff.Generation) {
+	d.dropPushed(g, func(*pushed) bool { return true })
+	d.dropListeners(g, func(*sockets.Socket) bool { return true })
+	g.Unpushed = nil
+}
+
 // adoptPushed takes over what workers had stored.
-func (d *Daemon) adoptPushed(in *inherited) {
+func (d *Daemon) adoptPushed(in *inherited, last *state) {
+	claims := last.pushed()
 	for _, e := range in.pushed {
-		p := &pushed{FD: e.fd}
+		p := &pushed{FD: e.fd, Claim: claims(e.name)}
 		var err error
 		if p.Name, p.number, err = parsePushed(e.name); err == nil {
 			p.identity, err = sys.Inode(e.fd.Num())
@@ -293,6 +376,14 @@ func (d *Daemon) adoptPushed(in *inherited) {
 		d.pushed = append(d.pushed, p)
 	}
 	slices.SortFunc(d.pushed, comparePushed)
+	for _, s := range d.held.Ordered(nil) {
+		if s.Origin == sockets.Pushed && s.Claim == (sockets.Claim{}) {
+			s.Claim = unknownClaim
+		}
+	}
+	if n := last.starting(); n != 0 && (d.starting == nil || d.starting.N != n) {
+		d.discardPushed(handoff.NewGeneration(n, 0, nil))
+	}
 }
 
 // Pushed implements [handoff.Host].

@@ -40,7 +40,9 @@ type state struct {
 	HandoffWanted bool              `json:"handoff_wanted,omitempty"`
 	Generations   []generationState `json:"generations"`
 	Sockets       []sockets.Meta    `json:"sockets"`
-	Handoffs      []*handoff.Trace  `json:"handoffs,omitempty"`
+	// Pushed is who pushed what is no listener, by entry in the store.
+	Pushed   map[string]sockets.Claim `json:"pushed"`
+	Handoffs []*handoff.Trace         `json:"handoffs,omitempty"`
 	// Configs holds the text of every configuration that a listed generation was started with, by SHA-256.
 	Configs map[string]string `json:"configs"`
 }
@@ -61,6 +63,8 @@ type generationState struct {
 	Signalling bool `json:"signalling,omitempty"`
 	Signalled  bool `json:"signalled,omitempty"`
 	Crashed    bool `json:"crashed,omitempty"`
+	// Unpushed are the names that it does not want to have kept, once it serves.
+	Unpushed []string `json:"unpushed,omitempty"`
 	// Deadline is when escalation begins or began, in nanoseconds of CLOCK_MONOTONIC.
 	Deadline time.Duration `json:"deadline,omitempty"`
 	Status   string        `json:"status,omitempty"`
@@ -73,12 +77,13 @@ func (d *Daemon) snapshot() *state {
 	s := &state{
 		Version: StateVersion, Name: d.opts.Name, Identity: d.identity, Generation: d.lastN, Slot: d.slot,
 		Since: d.since, Bundle: d.keeper.bundle, FailedStarts: d.failedStarts,
-		HandoffWanted: d.keeper.handoffWanted, Handoffs: d.traces, Configs: map[string]string{},
+		HandoffWanted: d.keeper.handoffWanted, Handoffs: d.traces, Configs: map[string]string{}, Pushed: map[string]sockets.Claim{},
 	}
 	for _, g := range d.gens {
 		gs := generationState{
 			N: g.N, Slot: g.Slot, State: g.State, Since: g.Since, PID: g.PID(), Divert: g.Divert, Phase: g.Phase,
 			Signalling: g.Signalling, Signalled: g.Signalled, Crashed: g.Crashed, Status: g.Status, Outcome: g.Outcome, Ended: g.Ended,
+			Unpushed: g.Unpushed,
 		}
 		if g.Process != nil {
 			gs.StartTime = g.Process.StartTime()
@@ -103,6 +108,9 @@ func (d *Daemon) snapshot() *state {
 			}
 		}
 		s.Sockets = append(s.Sockets, held.Meta)
+	}
+	for _, p := range d.pushed {
+		s.Pushed[p.entry()] = p.Claim
 	}
 	return s
 }
@@ -189,4 +197,36 @@ func (s *state) sockets() map[uint64]sockets.Meta {
 		}
 	}
 	return known
+}
+
+// unknownClaim is that of what was pushed under a supervisor that did not note by whom: everybody may replace it.
+var unknownClaim = sockets.Claim{By: 1}
+
+// pushed returns what the state, which may be nil, knows of pushed entries. One that was stored after it was written is of
+// the generation that was starting, if there was one.
+func (s *state) pushed() func(entry string) sockets.Claim {
+	return func(entry string) sockets.Claim {
+		if s == nil || s.Pushed == nil {
+			return unknownClaim
+		}
+		if c, ok := s.Pushed[entry]; ok {
+			return c
+		}
+		if n := s.starting(); n != 0 {
+			return sockets.Claim{Next: n}
+		}
+		return unknownClaim
+	}
+}
+
+// starting is the number of the generation that was starting when the state, which may be nil, was written, or 0.
+func (s *state) starting() int {
+	if s != nil {
+		for _, g := range s.Generations {
+			if g.State == handoff.Starting {
+				return g.N
+			}
+		}
+	}
+	return 0
 }
