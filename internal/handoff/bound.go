@@ -106,7 +106,7 @@ func SameAddress(a config.Address, info sys.Socket) bool {
 		if host == "" {
 			host = "::"
 		}
-		return host == info.Host && int(a.Port) == info.Port
+		return int(a.Port) == info.Port && sys.SameHost(host, info.Host)
 	case "vsock":
 		return info.Address == fmt.Sprintf("%d:%d", a.CID, a.Port)
 	}

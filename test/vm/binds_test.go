@@ -305,6 +305,29 @@ var _ = scenario("e-bind-namespace", func(t *testing.T, m *Machine) {
 	}
 })
 
+// A link-local address names its interface, which the kernel shows by its number.
+var _ = scenario("e-link-local", func(t *testing.T, m *Machine) {
+	m.Sh("ip link add local0 type veth peer name local1 && ip link set local0 up && ip link set local1 up && ip -6 addr add fe80::77/64 dev local0 nodad")
+	t.Cleanup(func() { m.Sh("ip link del local0") })
+	s := m.service("local", goWorker("local", socketTable("http", "[fe80::77%local0]:6340")), "")
+	s.arguments()
+	s.start()
+	ask := func() string { return m.Sh("curl -sS -g -m 30 'http://[fe80::77%25local0]:6340/'") }
+	before, inodes := ask(), m.ListeningInodes(6340)
+	for range 2 {
+		s.reload()
+		s.drained(1)
+		after := ask()
+		if after == before || !strings.Contains(after, "pid=") {
+			t.Errorf("%q answers, before %q", after, before)
+		}
+		if now := m.ListeningInodes(6340); !slices.Equal(now, inodes) {
+			t.Errorf("inodes %v, before %v", now, inodes)
+		}
+		before = after
+	}
+})
+
 // A QUIC listener is a UDP socket, which HAProxy hands out without names.
 var _ = scenario("e-quic", func(t *testing.T, m *Machine) {
 	if !strings.Contains(m.Run("haproxy", "-vv"), "USE_QUIC=1") {
