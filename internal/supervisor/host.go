@@ -108,6 +108,9 @@ func (d *Daemon) StopOld(ctx context.Context, old *handoff.Generation) error {
 				d.serving = nil
 				d.slot = 1 - old.Slot // what arrives waits at the other half of each pair, for the next generation
 				d.save()
+				for _, dr := range d.drains {
+					dr.advance() // clients wait until none of them is left
+				}
 				d.startDrain(old, d.slot, nil)
 			}
 			for _, g := range d.gens {

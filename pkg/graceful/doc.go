@@ -30,11 +30,12 @@
 //     [http.Server.Shutdown] would close such connections (Go 1.25 and later even
 //     after it has read the request, golang/go#75591), so it is not called yet.
 //     Answers say Connection: close, in HTTP/2 they bring GOAWAY.
-//  3. Connections that were idle have [Options].Idle for one more request, then
-//     they are closed; those that have never sent one have [Options].Grace, however
-//     old they are. Each listener drains for itself.
-//  4. Shutdown, and Run returns. [Options].Timeout bounds all of it, and a second
-//     signal ends it at once. Requests that are cut by that are an error of Run.
+//  3. Connections that are or become idle have [Options].Idle for one more request,
+//     then they are closed; those that have never sent one have [Options].Grace,
+//     however old they are. Each listener drains for itself.
+//  4. Shutdown, and Run returns. [Options].Timeout bounds all of it. A SIGINT ends it
+//     at once, and so does a SIGTERM after the first 5 s: one that follows the first
+//     on its heels only repeats it. Requests that are cut by that are an error of Run.
 //
 // A signal between two generations that share a socket costs nothing then. What
 // remains is HTTP/1.1's own race: a request that a client sends on a kept

@@ -158,6 +158,73 @@ func TestDrainWaits(t *testing.T) {
 	}
 }
 
+// TestIdleBeginsWithTheAnswer: a handler that had begun before the drain says nothing of a close, so the client may send
+// its next request as after any other answer.
+func TestIdleBeginsWithTheAnswer(t *testing.T) {
+	handled, release := make(chan bool, 2), make(chan bool)
+	s := serve(t, graceful.Options{Idle: 500 * time.Millisecond, Timeout: long}, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		handled <- true
+		<-release
+	})}, nil)
+	c := s.dial(t, request)
+	<-handled
+	s.stop()
+	<-s.Draining()
+	// This is how long the handler takes, not a wait for anything.
+	time.Sleep(700 * time.Millisecond)
+	close(release)
+	if n, err := c.Read(make([]byte, 4096)); err != nil || n == 0 {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(c, request); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := io.ReadAll(c); err != nil || !strings.Contains(string(answer), "Connection: close") {
+		t.Errorf("the next request: %q, %v", answer, err)
+	}
+	if err := s.wait(t); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSecondSignal: SIGTERM twice in a row is one, SIGINT ends the drain.
+func TestSecondSignal(t *testing.T) {
+	handled, release := make(chan bool), make(chan bool)
+	s := serve(t, graceful.Options{Timeout: long}, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		handled <- true
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	})}, nil)
+	kill := func(sig syscall.Signal) {
+		if err := syscall.Kill(os.Getpid(), sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, second := s.dial(t, request), s.dial(t, request)
+	<-handled
+	<-handled
+	kill(syscall.SIGTERM)
+	<-s.Draining()
+	kill(syscall.SIGTERM)
+	release <- true
+	release <- true // had the second signal cut them, nobody would take this
+	for _, c := range []net.Conn{first, second} {
+		if n, err := c.Read(make([]byte, 4096)); err != nil || n == 0 {
+			t.Errorf("the answer after two signals: %v", err)
+		}
+	}
+	if _, err := io.WriteString(first, request); err != nil {
+		t.Fatal(err)
+	}
+	<-handled
+	kill(syscall.SIGINT)
+	if err := s.wait(t); err == nil || !strings.Contains(err.Error(), "were cut") {
+		t.Errorf("after SIGINT: %v", err)
+	}
+}
+
 // TestGraceOfOldConnections: for net/http a connection is idle that has not sent a whole request for 5 s.
 func TestGraceOfOldConnections(t *testing.T) {
 	accepted := make(chan bool, 2)

@@ -16,7 +16,7 @@ import (
 // the caller must not call the server's own Serve, Shutdown or Close. Hijacked connections are their owner's.
 func (w *Worker) HTTP(l net.Listener, server *http.Server) {
 	s := &httpService{listener: l, server: server, options: w.options,
-		conns: map[net.Conn]http.ConnState{}, changed: make(chan struct{}, 1)}
+		conns: map[net.Conn]tracked{}, changed: make(chan struct{}, 1)}
 	s.wrap()
 	w.register(s)
 }
@@ -28,8 +28,14 @@ type httpService struct {
 	draining atomic.Bool
 
 	mu      sync.Mutex
-	conns   map[net.Conn]http.ConnState
+	conns   map[net.Conn]tracked
 	changed chan struct{}
+}
+
+// tracked is what a connection does, and since when.
+type tracked struct {
+	state http.ConnState
+	since time.Time
 }
 
 func (s *httpService) wrap() {
@@ -56,7 +62,7 @@ func (s *httpService) track(c net.Conn, state http.ConnState) {
 	if state == http.StateClosed || state == http.StateHijacked {
 		delete(s.conns, c)
 	} else {
-		s.conns[c] = state
+		s.conns[c] = tracked{state, time.Now()}
 	}
 	s.mu.Unlock()
 	select {
@@ -83,56 +89,73 @@ func (s *httpService) begin() { s.draining.Store(true) }
 // drain waits for the requests that are served, that are to come on new connections, and that may come on idle ones.
 // The server's own SetKeepAlivesEnabled and Shutdown would close connections that are new for more than 5 s.
 func (s *httpService) drain(ctx context.Context) error {
-	idle, grace := time.NewTimer(s.options.Idle), time.NewTimer(s.options.Grace)
-	defer idle.Stop()
-	defer grace.Stop()
-	waitIdle, waitNew := true, true
-	for s.busy(waitNew, waitIdle) > 0 {
+	begun := time.Now()
+	for {
+		left, next := s.sweep(begun)
+		if left == 0 {
+			return s.shutdown(ctx)
+		}
+		timer := time.NewTimer(time.Until(next))
 		select {
 		case <-s.changed:
-		case <-idle.C:
-			waitIdle = false
-		case <-grace.C:
-			waitNew = false
+		case <-timer.C:
 		case <-ctx.Done():
+			timer.Stop()
 			return s.cut()
 		}
-		if !waitIdle {
-			s.close(func(c net.Conn, state http.ConnState) bool { return state == http.StateIdle && !s.multiplexed(c) })
-		}
-		if !waitNew {
-			s.close(func(_ net.Conn, state http.ConnState) bool { return state == http.StateNew })
-		}
+		timer.Stop()
 	}
-	return s.shutdown(ctx)
 }
 
-// busy counts the connections that are worth waiting for.
-func (s *httpService) busy(waitNew, waitIdle bool) int {
+// sweep closes the connections that have had their time, and returns the number of those that are worth waiting for, and
+// when the next one of them will have had it. An idle one may have been answered in the drain, by a handler that had
+// begun before and said nothing of a close: its time begins then.
+func (s *httpService) sweep(begun time.Time) (left int, next time.Time) {
+	next = begun.Add(s.options.Timeout)
+	var over []net.Conn
+	s.mu.Lock()
+	for c, t := range s.conns {
+		end := next // of an active one
+		switch t.state {
+		case http.StateNew:
+			end = begun.Add(s.options.Grace)
+		case http.StateIdle:
+			end = later(begun, t.since).Add(s.options.Idle)
+		}
+		switch {
+		case t.state == http.StateActive, time.Now().Before(end):
+			left++
+			if end.Before(next) {
+				next = end
+			}
+		case t.state == http.StateNew || !s.multiplexed(c):
+			over = append(over, c)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range over {
+		c.Close()
+	}
+	return left, next
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// count is the number of connections on which a request is under way, or with fresh may still come for the first time.
+func (s *httpService) count(fresh bool) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := 0
-	for _, state := range s.conns {
-		if state == http.StateActive || state == http.StateNew && waitNew || state == http.StateIdle && waitIdle {
+	for _, t := range s.conns {
+		if t.state == http.StateActive || fresh && t.state == http.StateNew {
 			n++
 		}
 	}
 	return n
-}
-
-// close closes the connections that which selects.
-func (s *httpService) close(which func(c net.Conn, state http.ConnState) bool) {
-	s.mu.Lock()
-	var list []net.Conn
-	for c, state := range s.conns {
-		if which(c, state) {
-			list = append(list, c)
-		}
-	}
-	s.mu.Unlock()
-	for _, c := range list {
-		c.Close()
-	}
 }
 
 // multiplexed tells whether c may speak HTTP/2, in which nothing is closed without the GOAWAY that Shutdown sends.
@@ -153,7 +176,7 @@ func (s *httpService) shutdown(ctx context.Context) error {
 	if err := s.server.Shutdown(patience); err == nil || closed(err) {
 		return nil
 	}
-	for s.busy(false, false) > 0 {
+	for s.count(false) > 0 {
 		select {
 		case <-s.changed:
 		case <-ctx.Done():
@@ -167,7 +190,7 @@ func (s *httpService) shutdown(ctx context.Context) error {
 
 // cut closes everything and says what was lost by that.
 func (s *httpService) cut() error {
-	n := s.busy(true, false)
+	n := s.count(true)
 	s.server.Close()
 	if n == 0 {
 		return nil

@@ -175,14 +175,24 @@ func (w *Worker) await(ctx context.Context, failed <-chan error) error {
 	return nil
 }
 
-// limit is the time of a drain: it ends with the timeout or the next signal.
+// repeated is how long SIGTERM says nothing new: a supervisor that died before it had noted that it sent the signal has
+// its successor send it again.
+const repeated = 5 * time.Second
+
+// limit is the time of a drain: it ends with the timeout or the next signal that is not the same one repeated.
 func (w *Worker) limit() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(context.Background(), w.options.Timeout)
+	begun := time.Now()
 	go func() {
-		select {
-		case <-w.signals:
-			cancel()
-		case <-ctx.Done():
+		for {
+			select {
+			case sig := <-w.signals:
+				if sig == syscall.SIGINT || time.Since(begun) > repeated {
+					cancel()
+				}
+			case <-ctx.Done():
+				return
+			}
 		}
 	}()
 	return ctx, cancel
