@@ -71,14 +71,19 @@ func (d *Drain) Run(ctx context.Context) {
 // but not yet read at that moment is lost. Failing to divert is a warning, never a failed reload.
 func (d *Drain) divert(ctx context.Context) (string, error) {
 	mode := d.Gen.Config.Drain.Divert
+	var steered []half
+	var rest []uint64
 	if mode == config.DivertAuto && d.Gen.Config.Handoff.Fetch == config.FetchGetsocks {
-		mode = config.DivertNone // HAProxy loses nothing on SIGUSR1
+		if rest = d.datagrams(); len(rest) == 0 {
+			mode = config.DivertNone
+		}
+	} else if mode != config.DivertNone {
+		steered, rest = d.steer(mode)
 	}
 	if mode == config.DivertNone {
 		d.use(config.DivertNone)
 		return "none", nil
 	}
-	steered, rest := d.steer(mode)
 	fenced := 0
 	var problem error
 	if len(rest) > 0 && mode != config.DivertSteer {
@@ -208,6 +213,21 @@ func (d *Drain) steer(mode string) (halves []half, rest []uint64) {
 		}
 	})
 	return halves, rest
+}
+
+// datagrams lists the inodes of n's UDP sockets, for HAProxy: on SIGUSR1 it loses no connection over TCP, but one over QUIC
+// that has just begun: the client waits until it gives up (3.0 and 3.2). What n has accepted it goes on with over sockets
+// of its own.
+func (d *Drain) datagrams() (inodes []uint64) {
+	has := d.has()
+	d.Host.Do(func(held *sockets.Set) {
+		for _, s := range held.Ordered(nil) {
+			if s.Info.Network == "udp" && s.Origin != sockets.Pushed && has(s.Info.Inode) {
+				inodes = append(inodes, s.Info.Inode)
+			}
+		}
+	})
+	return inodes
 }
 
 // has tells which sockets, by inode, n has open: what a later configuration added is not its. If the kernel does not

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/8265a91a/supervisor/internal/config"
 	"github.com/8265a91a/supervisor/internal/handoff"
 	"github.com/8265a91a/supervisor/internal/probe"
 	"github.com/8265a91a/supervisor/internal/sockets"
@@ -168,6 +169,30 @@ func TestLeavingSocketIsEmptied(t *testing.T) {
 	}
 	if _, err := net.Dial("tcp", h.addr+":8080"); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("a connection afterwards: %v", err)
+	}
+}
+
+// From HAProxy UDP sockets are kept, on which QUIC connections begin, and no others.
+func TestOnlyDatagramsKeptFromHAProxy(t *testing.T) {
+	h := newHost(t)
+	h.configure("", strings.Replace(plain, "divert = \"none\"", "divert = \"none\"\nsettle = \"20ms\"", 1)+
+		"[[socket]]\nname = \"quic\"\nlisten = \"udp:ADDR:8080\"\n")
+	h.must()
+	old := h.serving
+	ho, err := h.handoff()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.Config.Drain.Divert, old.Config.Handoff.Fetch = config.DivertAuto, config.FetchGetsocks
+	tcp, udp := h.held.Get("http").Info.Inode, h.held.Get("quic").Info.Inode
+	steps := h.drain(old, ho.New.Slot, func() {
+		waits, err := probe.Listening([]int{old.PID()}, []uint64{tcp, udp})
+		if err != nil || waits[tcp] == 0 || waits[udp] != 0 {
+			t.Errorf("it waits on %v, %v; tcp is %d, udp %d", waits, err, tcp, udp)
+		}
+	})
+	if s := steps["divert"]; !strings.HasPrefix(s.Note, "0 steered, 1 fenced") || s.Error != "" || old.Divert != config.DivertFence {
+		t.Errorf("divert: %+v, %s", s, old.Divert)
 	}
 }
 
