@@ -3,12 +3,15 @@
 package vm
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/8265a91a/supervisor/test/load"
 )
@@ -29,7 +32,7 @@ socket = "/run/supervisor/%[1]s/admin.sock"
 timeout = "20s"
 
 [drain]
-divert = "none"
+divert = "auto"
 settle = "100ms"
 signal = "SIGUSR1"
 
@@ -73,14 +76,12 @@ var _ = scenario("a-origin", func(t *testing.T, m *Machine) {
 	m.site()
 	s := m.haproxy("origin", binds("127.0.0.1:55555", "127.0.0.1:9000", "127.0.0.1:9443 ssl crt /etc/haproxy/site.pem", "127.0.0.1:9001 accept-proxy")).start()
 
-	r := s.supervisor("fetch", "/run/supervisor/origin/admin.sock", "--json")
-	for _, want := range []string{"55555", "9000", "9443", "9001", "admin.sock"} {
-		if !strings.Contains(r.Stdout, want) {
-			t.Errorf("supervisor fetch does not list %s:\n%s%s", want, r.Stdout, r.Stderr)
-		}
-	}
 	ports := []int{55555, 9000, 9443, 9001}
 	before := s.inodesOf(ports)
+	if len(before) != len(ports) {
+		t.Fatalf("listening inodes %v", before)
+	}
+	s.fetches("/run/supervisor/origin/admin.sock", ports, before)
 	for _, by := range []string{"systemctl", "SIGUSR2", "SIGHUP"} {
 		old := s.answers("127.0.0.1:9000")
 		clients := map[load.Class]int{load.New: 2, load.Keep: 1}
@@ -103,6 +104,44 @@ var _ = scenario("a-origin", func(t *testing.T, m *Machine) {
 		t.Errorf("status does not tell what happened to the old workers (exit %d):\n%s%s", status.Code, status.Stdout, status.Stderr)
 	}
 })
+
+// fetches checks what `supervisor fetch` tells of a HAProxy that listens on ports of 127.0.0.1, whose sockets have these
+// inodes, and on its admin socket.
+func (s *service) fetches(admin string, ports []int, inodes []uint64) {
+	s.t.Helper()
+	type socket struct {
+		Network   string   `json:"network"`
+		Address   string   `json:"address"`
+		Listening bool     `json:"listening"`
+		Inode     uint64   `json:"inode"`
+		Flags     []string `json:"flags"`
+	}
+	type document struct {
+		V       int      `json:"v"`
+		Socket  string   `json:"socket"`
+		Sockets []socket `json:"sockets"`
+	}
+	r := s.supervisor("fetch", admin, "--json")
+	var got document
+	if err := json.Unmarshal([]byte(r.Stdout), &got); err != nil || r.Code != 0 || r.Stderr != "" {
+		s.t.Fatalf("supervisor fetch: exit %d, %v:\n%s%s", r.Code, err, r.Stdout, r.Stderr)
+	}
+	want := document{V: 1, Socket: admin, Sockets: []socket{{Network: "unix", Address: admin, Listening: true, Flags: []string{"nonblock"}}}}
+	for i, port := range ports {
+		want.Sockets = append(want.Sockets, socket{"tcp", fmt.Sprintf("127.0.0.1:%d", port), true, inodes[i], []string{"reuseport", "nonblock"}})
+	}
+	byAddress := func(a, b socket) int { return strings.Compare(a.Address, b.Address) }
+	slices.SortFunc(got.Sockets, byAddress)
+	slices.SortFunc(want.Sockets, byAddress)
+	for i := range got.Sockets {
+		if got.Sockets[i].Network == "unix" {
+			got.Sockets[i].Inode = 0 // which is not compared
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		s.t.Errorf("supervisor fetch (-want +got):\n%s", diff)
+	}
+}
 
 func (s *service) inodesOf(ports []int) []uint64 {
 	s.t.Helper()
