@@ -3,14 +3,18 @@
 package vm
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/8265a91a/supervisor/internal/control"
 	"github.com/8265a91a/supervisor/test/load"
 )
 
@@ -80,16 +84,36 @@ var _ = scenario("f-stop", func(t *testing.T, m *Machine) {
 // Several reloads, starts and stops at once: no call lies about its result, nothing hangs.
 var _ = scenario("i-at-once", func(t *testing.T, m *Machine) {
 	s := m.service("once", replace(t, goWorker("once", socketTable("http", "127.0.0.1:6520")), `timeout = "5s"`, `timeout = "60s"`), "")
-	s.arguments("-start-delay=300ms")
+	hold, client := "/run/hold-once", "/run/client-once"
+	t.Cleanup(func() { m.Remove(hold, client) })
+	// held is what the next workers start with: as long as the file is there they are not ready.
+	held := func() {
+		m.WriteFile(hold, "")
+		s.arguments("-start-while=" + hold)
+	}
+	held()
 	starting := m.Start("systemctl", "start", s.unit)
-	early := m.Start("systemctl", "reload", s.unit)
+	s.untilStarting()
+	// systemd merges it into the start, as on any service; the supervisor queues what it is asked itself.
+	if r := m.TrySystemctl("--no-block", "reload", s.unit); r.Code != 0 {
+		t.Errorf("reload during start: exit %d: %s", r.Code, r.Stderr)
+	}
+	early := map[string]<-chan Result{"systemctl": m.Start("systemctl", "reload", s.unit), "supervisor": m.Start("supervisor", "reload", s.name)}
+	s.untilQueued()
+	begin := time.Now()
+	m.Remove(hold)
 	if r := <-starting; r.Code != 0 {
 		t.Fatalf("start: %s\n%s", r.Stderr, s.Journal(s.unit))
 	}
-	// systemd merges it into the start, or says that the unit is not active yet.
-	if r := <-early; r.Code != 0 && !strings.Contains(r.Stderr, "not active") && !strings.Contains(r.Stderr, "inactive") {
-		t.Errorf("reload during start: exit %d: %s", r.Code, r.Stderr)
+	for program, result := range early {
+		if r := <-result; r.Code != 0 {
+			t.Errorf("%s reload during start: exit %d: %s%s", program, r.Code, r.Stdout, r.Stderr)
+		}
 	}
+	if last := s.handoffSince(begin); !last.OK || last.Kind != "reload" || last.From == 0 {
+		t.Errorf("after a start and a reload that followed it: %+v", last)
+	}
+	s.drained(1)
 	for _, command := range [][]string{{"supervisor", "reload", s.name}, {"systemctl", "reload", s.unit}} {
 		s.underLoad("i three reloads at once, "+command[0], tcp(6520), map[load.Class]int{load.New: 2, load.Late: 2}, func() {
 			before := s.answers("127.0.0.1:6520")
@@ -108,12 +132,67 @@ var _ = scenario("i-at-once", func(t *testing.T, m *Machine) {
 			s.drained(1)
 		})
 	}
-	s.underLoad("i client of a reload killed", tcp(6520), map[load.Class]int{load.New: 2, load.Late: 2}, func() {
-		m.Sh("supervisor reload " + s.name + " & sleep 0.15; kill -9 $!; wait $! || true")
-		s.drained(1)
-		s.reload()
+	s.underLoad("i three reloads, one good", tcp(6520), map[load.Class]int{load.New: 2, load.Late: 2}, func() {
+		old, toml := s.answers("127.0.0.1:6520"), s.ReadFile(s.config())
+		held()
+		running := m.Start("supervisor", "reload", s.name)
+		s.untilStarting()
+		s.WriteFile(s.config(), "nonsense = [")
+		queued := m.Start("supervisor", "reload", s.name)
+		s.untilQueued()
+		noted, third := s.reloading()
+		<-noted
+		m.Remove(hold)
+		if r := <-running; r.Code != 0 || strings.Contains(r.Stderr, s.config()) {
+			t.Errorf("the reload that ran when the configuration broke: exit %d: %s%s", r.Code, r.Stdout, r.Stderr)
+		}
+		if r := <-queued; r.Code != 1 || !strings.Contains(r.Stderr, s.config()) {
+			t.Errorf("the reload that was queued: exit %d: %s%s", r.Code, r.Stdout, r.Stderr)
+		}
+		if err := <-third; err == nil || !strings.Contains(err.Error(), s.config()) {
+			t.Errorf("the reload that was queued with it: %v", err)
+		}
+		status := s.status()
+		if bad, good := status.Handoffs[0], status.Handoffs[1]; bad.OK || !good.OK || bad.From != good.To || bad.To != 0 || s.answers("127.0.0.1:6520") == old {
+			t.Errorf("the last handoffs: %+v and %+v", good, bad)
+		}
+		s.WriteFile(s.config(), toml)
 		s.drained(1)
 	})
+	// Whoever asked for a reload may die: the reload goes on, and the next one works.
+	for _, killed := range []string{"supervisor reload", "systemctl reload", "ExecReload="} {
+		s.underLoad("i killed in a reload: "+killed, tcp(6520), map[load.Class]int{load.New: 2, load.Late: 2}, func() {
+			old, begin, cursor := s.answers("127.0.0.1:6520"), time.Now(), m.Cursor()
+			held()
+			command := "systemctl reload " + s.unit
+			if killed == "supervisor reload" {
+				command = "supervisor reload " + s.name
+			}
+			asking := m.Start("sh", "-c", "echo $$ > "+client+"; exec "+command)
+			s.untilStarting()
+			pid := strings.TrimSpace(m.ReadFile(client))
+			if killed == "ExecReload=" {
+				pid = m.Property(s.unit, "ControlPID")
+			}
+			m.Run("kill", "-9", pid)
+			if r := <-asking; r.Code == 0 {
+				t.Errorf("%s was killed, and the client says 0: %s%s", killed, r.Stdout, r.Stderr)
+			}
+			if killed != "systemctl reload" {
+				m.Eventually(10*time.Second, func() string {
+					if said := m.JournalAfter(s.unit, cursor); !strings.Contains(said, "the client that asked for a reload has gone; the reload goes on") {
+						return "the journal does not tell of it:\n" + said
+					}
+					return ""
+				})
+			}
+			m.Remove(hold)
+			s.replaced(old, begin)
+			s.drained(1)
+			s.reload()
+			s.drained(1)
+		})
+	}
 	s.arguments("-start-delay=10s")
 	reloading := m.Start("systemctl", "reload", s.unit)
 	s.untilStarting()
@@ -130,6 +209,44 @@ var _ = scenario("i-at-once", func(t *testing.T, m *Machine) {
 		t.Errorf("after a stop during a reload: %s\n%s", state, s.Journal(s.unit))
 	}
 })
+
+// untilQueued waits until a reload waits for the handoff under way.
+func (s *service) untilQueued() {
+	s.t.Helper()
+	s.Eventually(30*time.Second, func() string {
+		if status, err := s.ask(); !status.Queued {
+			return fmt.Sprintf("no reload is queued: %v", err)
+		}
+		return ""
+	})
+}
+
+// reloading asks for a reload over the control socket. noted is closed when the supervisor says that another comes first.
+func (s *service) reloading() (noted <-chan struct{}, result <-chan error) {
+	waits, done := make(chan struct{}), make(chan error, 1)
+	note := sync.OnceFunc(func() { close(waits) })
+	go func() {
+		defer note()
+		ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+		defer cancel()
+		client, err := control.Dial(ctx, s.Path("/run/supervisor/"+s.name))
+		if err != nil {
+			done <- err
+			return
+		}
+		defer client.Close()
+		r, err := client.Reload(ctx, false, func(e control.Event) {
+			if e.Type == control.TypeNote {
+				note()
+			}
+		})
+		if err == nil && !r.OK {
+			err = errors.New(r.Error)
+		}
+		done <- err
+	}()
+	return waits, done
+}
 
 // A worker that takes an exclusive lock cannot run beside another one.
 var _ = scenario("h-signal-first", func(t *testing.T, m *Machine) {
