@@ -60,6 +60,7 @@ var _ = scenario("s-a-supervisor-killed", func(t *testing.T, m *Machine) {
 	}
 	base := f.atRest(-1)
 	names := f.storedNames()
+	f.storesOnly(base.serving().N)
 	f.loaded(outcome{Case: "a supervisor killed when idle, 10 times"}, func(o *outcome) {
 		for i := range 10 {
 			pid := f.hostPID(f.MainPID(f.unit))
@@ -82,6 +83,7 @@ var _ = scenario("s-a-supervisor-killed", func(t *testing.T, m *Machine) {
 			if now := f.storedNames(); now != names {
 				t.Errorf("kill %d: FD store holds %s, before %s", i, now, names)
 			}
+			f.storesOnly(v.serving().N)
 			if i%3 == 2 { // a reload now and then, so that what is adopted differs
 				if err := f.tryReload(); err != nil {
 					t.Errorf("the reload after kill %d: %v", i, err)
@@ -115,6 +117,23 @@ func (s *service) storedNames() string {
 		}
 	}
 	return b.String()
+}
+
+// storesOnly checks the names of all that the FD store holds, where systemd shows it, while generation n serves on one
+// steered socket.
+func (f *faulty) storesOnly(n int) {
+	f.t.Helper()
+	if !f.FDStoreShown() {
+		return
+	}
+	var names []string
+	for _, e := range f.FDStore(f.unit) {
+		names = append(names, e.Name)
+	}
+	want := []string{"supervisor.alternate.http", fmt.Sprintf("supervisor.notify.%d", n), "supervisor.socket.http", "supervisor.state", fmt.Sprintf("supervisor.worker.%d", n)}
+	if !slices.Equal(names, want) {
+		f.t.Errorf("FD store holds %q, want %q", names, want)
+	}
 }
 
 // systemctl restart: nothing is refused, the worker is new; with reloads, bad configurations and dead workers around it.
