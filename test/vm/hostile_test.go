@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -160,6 +161,77 @@ var _ = scenario("l-descriptor-limit", func(t *testing.T, m *Machine) {
 		t.Errorf("after the failed reload and a good one %+v, before %+v", after, before)
 	}
 })
+
+// A running supervisor that may open one more descriptor at each try comes a little further each time: wherever it meets
+// the limit, the reload fails and costs nothing.
+var _ = scenario("l-descriptors-run-out", func(t *testing.T, m *Machine) {
+	toml := replace(t, quickWorker("runout", "start-first", 6750), "[handoff]", "[handoff]\nfetch = \"pidfd\"")
+	s := m.service("runout", toml, "[Service]\nLimitNOFILE=200\n")
+	s.arguments("-bind=tcp:127.0.0.1:6751", "-bind=tcp:127.0.0.1:6752")
+	s.start()
+	s.arguments() // the next generations find them in LISTEN_FDS
+	s.reload()
+	base, problem := s.quieted(-1, 20*time.Second)
+	if problem != "" {
+		t.Fatal(problem)
+	}
+	ports := []int{6750, 6751, 6752}
+	inodes, cursor := s.inodesOf(ports), s.Cursor()
+	var failed []string // at which step
+	s.underLoad("l descriptors run out", tcp(6750), map[load.Class]int{load.New: 2}, func() {
+		for free := 1; ; free++ {
+			if free > 20 {
+				t.Fatalf("no reload succeeds, failed: %v", failed)
+			}
+			s.allow(free)
+			begin, r := time.Now(), s.TrySystemctl("reload", s.unit)
+			s.allow(100)
+			last := s.handoffSince(begin)
+			v, problem := s.quieted(base.stored, 20*time.Second)
+			if problem != "" {
+				t.Errorf("%d descriptors: %s", free, problem)
+			}
+			if last.OK != (r.Code == 0) || last.OK != (v.serving().PID != base.serving().PID) {
+				t.Errorf("%d descriptors: exit %d, worker %d serves, before %d: %+v", free, r.Code, v.serving().PID, base.serving().PID, last)
+			}
+			if last.OK {
+				break
+			}
+			failed = append(failed, last.Steps[len(last.Steps)-1].Name)
+		}
+		s.reload()
+	})
+	s.drained(1)
+	said, sentences := s.JournalAfter(s.unit, cursor), 0
+	for line := range strings.Lines(said) {
+		if strings.HasPrefix(line, "supervisor: error: ") && strings.Contains(line, "too many open files") {
+			sentences++
+		}
+	}
+	if !slices.Contains(failed, "spawn") || sentences != len(failed) || strings.Count(said, "supervisor: error: ") != sentences {
+		t.Errorf("failed at %q, %d sentences tell why:\n%s", failed, sentences, said)
+	}
+	if !strings.Contains(said, "cannot fetch the sockets of generation") {
+		t.Errorf("the limit was never met while the sockets were fetched:\n%s", said)
+	}
+	if after := s.inodesOf(ports); !slices.Equal(inodes, after) {
+		t.Errorf("listening inodes %v, before %v", after, inodes)
+	}
+})
+
+// allow lets the running supervisor open so many descriptors more.
+func (s *service) allow(free int) {
+	s.t.Helper()
+	pid := s.MainPID(s.unit)
+	open := strings.Fields(s.Run("ls", fmt.Sprintf("/proc/%d/fd", pid)))
+	limit := 0
+	for ; free > 0; limit++ {
+		if !slices.Contains(open, strconv.Itoa(limit)) {
+			free--
+		}
+	}
+	s.Run("prlimit", fmt.Sprintf("--pid=%d", pid), fmt.Sprintf("--nofile=%d:", limit))
+}
 
 // What a wrong parent may pass at start.
 var _ = scenario("l-lying-environment", func(t *testing.T, m *Machine) {
