@@ -21,11 +21,7 @@ done
 
 if [ ${#missing[@]} -gt 0 ]; then
     echo "setup: installing ${missing[*]}"
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq
-    apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
-    # The package starts a service of its own, which would hold ports that tests use.
-    if [ -d /run/systemd/system ]; then systemctl disable --now haproxy 2> /dev/null || true; fi
+    scripts/install.sh "${missing[@]}"
 fi
 
 staticcheck_version=0.8.2

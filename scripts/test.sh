@@ -41,6 +41,12 @@ fuzz() {
         xargs -r -P2 -L1 scripts/fuzz.sh
 }
 
+demo() {
+    local said
+    said=$(scripts/demo.sh) && grep -q '^10 reloads: [1-9][0-9]* requests, 0 failed$' <<< "$said" || { printf '%s\n' "$said"; return 1; }
+    tail -n 2 <<< "$said"
+}
+
 # What the clients counted and how long things took is in results/ afterwards.
 containers() {
     local code=0
