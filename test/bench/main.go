@@ -1,10 +1,10 @@
 // Command bench measures the floor under the supervisor's figures: what the
 // kernel and the worker need when nothing is in between.
 //
-//	bench N WORKER ARG…   with N listening sockets: the median time to spawn the worker with all of them until it says
-//	                      READY=1, and of one round trip of all of them by SCM_RIGHTS
+//	bench N WORKER ARG…   with N listening sockets: the median time to spawn the worker with all of them, the same until
+//	                      it says READY=1, and of one round trip of all of them by SCM_RIGHTS
 //
-// It prints two durations in nanoseconds.
+// It prints three durations in nanoseconds, and the resident memory in KiB of a Go program that has done no more than this.
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -49,7 +50,16 @@ func run(count string, worker []string) error {
 		}
 		fds = append(fds, fd)
 	}
-	spawn, err := median(func() (time.Duration, error) { return spawn(fds, worker) })
+	memory, err := resident()
+	if err != nil {
+		return err
+	}
+	var spawns []time.Duration
+	ready, err := median(func() (time.Duration, error) {
+		spawned, ready, err := spawn(fds, worker)
+		spawns = append(spawns, spawned)
+		return ready, err
+	})
 	if err != nil {
 		return fmt.Errorf("spawn: %w", err)
 	}
@@ -57,7 +67,8 @@ func run(count string, worker []string) error {
 	if err != nil {
 		return fmt.Errorf("round trip: %w", err)
 	}
-	fmt.Println(spawn.Nanoseconds(), trip.Nanoseconds())
+	slices.Sort(spawns)
+	fmt.Println(spawns[rounds/2].Nanoseconds(), ready.Nanoseconds(), trip.Nanoseconds(), memory)
 	return nil
 }
 
@@ -74,6 +85,17 @@ func median(measure func() (time.Duration, error)) (time.Duration, error) {
 	return all[rounds/2], nil
 }
 
+// resident is the resident memory of this process in KiB.
+func resident() (kib int, err error) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	_, err = fmt.Sscan(rest, &kib)
+	return kib, err
+}
+
 func listen() (*sys.FD, error) {
 	n, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -87,29 +109,35 @@ func listen() (*sys.FD, error) {
 	return fd, nil
 }
 
-// spawn starts the worker with the sockets by LISTEN_FDS, waits for READY=1 and ends it.
-func spawn(fds []*sys.FD, worker []string) (time.Duration, error) {
+// spawn starts the worker with the sockets by LISTEN_FDS, waits for READY=1 and ends it. The worker must not mind that there
+// is no LISTEN_PID, which only itself can know: nothing stands between the kernel and it.
+func spawn(fds []*sys.FD, worker []string) (spawned, ready time.Duration, err error) {
 	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer os.RemoveAll(dir)
-	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(dir, "notify")})
+	path, err := exec.LookPath(worker[0])
 	if err != nil {
-		return 0, err
+		return 0, 0, err
+	}
+	socket := filepath.Join(dir, "notify")
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: socket})
+	if err != nil {
+		return 0, 0, err
 	}
 	defer notify.Close()
 	files := []uintptr{0, 1, 2}
 	for _, fd := range fds {
 		files = append(files, uintptr(fd.Num()))
 	}
-	// The worker checks LISTEN_PID, which only itself can know: a shell sets it.
-	script := fmt.Sprintf("LISTEN_PID=$$ LISTEN_FDS=%d NOTIFY_SOCKET=%s exec \"$@\"", len(fds), filepath.Join(dir, "notify"))
+	env := append(os.Environ(), "LISTEN_FDS="+strconv.Itoa(len(fds)), "NOTIFY_SOCKET="+socket)
 	start := time.Now()
-	pid, err := syscall.ForkExec("/bin/sh", append([]string{"sh", "-c", script, "sh"}, worker...), &syscall.ProcAttr{Files: files, Env: os.Environ()})
+	pid, err := syscall.ForkExec(path, worker, &syscall.ProcAttr{Files: files, Env: env})
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
+	spawned = time.Since(start)
 	defer func() {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 		_, _ = syscall.Wait4(pid, nil, 0, nil)
@@ -119,10 +147,10 @@ func spawn(fds []*sys.FD, worker []string) (time.Duration, error) {
 	for {
 		got, err := notify.Read(buf)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if strings.Contains(string(buf[:got]), "READY=1") {
-			return time.Since(start), nil
+			return spawned, time.Since(start), nil
 		}
 	}
 }

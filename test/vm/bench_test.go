@@ -26,14 +26,14 @@ func TestBench(t *testing.T) {
 	for _, n := range []int{5, 1000, 10000} {
 		b.reload(n)
 	}
+	for _, n := range []int{5, 1000} {
+		b.fetch(n)
+	}
 	b.idle()
 	b.killed()
 	b.adoption()
-	size, err := os.Stat(m.Path("/usr/bin/supervisor"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.row("binary", fmt.Sprintf("%.1f MB", float64(size.Size())/1e6), "", "5 MB")
+	// The floor is a Go program that uses the same package for sockets.
+	b.row("binary", b.size("supervisor"), "bare Go "+b.size("bench"), "5 MB")
 	fmt.Printf("\n%-52s %-12s %-26s %s\n%s\n%s", "figure", "measured", "floor", "budget", strings.Repeat("-", 104), b.table.String())
 	fmt.Printf("\nsystemd %d, %s processors, median of %d\n", m.Systemd, strings.TrimSpace(m.Run("nproc")), benchRounds)
 }
@@ -85,12 +85,58 @@ func (b *bench) reload(sockets int) {
 		}
 		own, whole = append(own, mine), append(whole, start)
 	}
-	floor := strings.Fields(s.Sh(fmt.Sprintf("ulimit -n 20000; bench %d worker -accept epoll | tail -n1", sockets)))
+	floor := b.floor(sockets)
 	budget := map[int]string{5: "5ms", 1000: "50ms", 10000: "500ms"}[sockets]
 	of := fmt.Sprintf(", %d sockets", sockets)
-	b.row("reload, the supervisor's own share"+of, ms(middle(own)), "SCM_RIGHTS trip "+nanoseconds(b.t, floor[1]), budget)
-	b.row("reload, spawn until ready"+of, ms(middle(whole)), "bare "+nanoseconds(b.t, floor[0]), "")
+	b.row("reload, the supervisor's own share"+of, ms(middle(own)), "SCM_RIGHTS trip "+ms(floor.trip), budget)
+	b.row("reload, spawn until ready"+of, ms(middle(whole)), "bare "+ms(floor.ready), "")
 	b.row("reload, processor time of PID 1"+of, ms(middle(pid1)), "", "10ms")
+}
+
+// floors are what kernel and worker need with so many sockets when nothing is in between (test/bench).
+type floors struct {
+	spawn, ready, trip time.Duration
+	memory             int // KiB
+}
+
+func (b *bench) floor(sockets int) (f floors) {
+	b.t.Helper()
+	said := b.Sh(fmt.Sprintf("ulimit -n 20000; bench %d worker -any-pid -accept epoll | tail -n1", sockets))
+	if _, err := fmt.Sscan(said, &f.spawn, &f.ready, &f.trip, &f.memory); err != nil {
+		b.t.Fatalf("bench: %v: %s", err, said)
+	}
+	return f
+}
+
+func (b *bench) size(program string) string {
+	b.t.Helper()
+	info, err := os.Stat(b.Path("/usr/bin/" + program))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return fmt.Sprintf("%.1f MB", float64(info.Size())/1e6)
+}
+
+// fetch is what it takes to ask HAProxy for its sockets, the old one and then the new one.
+func (b *bench) fetch(sockets int) {
+	s := b.haproxy(fmt.Sprintf("benchha%d", sockets), binds(fmt.Sprintf("127.0.0.1:20000-%d", 20000+sockets-1)))
+	b.WriteFile("/etc/systemd/system/"+s.unit+".d/test.conf", "[Service]\nLimitNOFILE=20000\n")
+	b.Systemctl("daemon-reload")
+	s.start()
+	defer s.TrySystemctl("stop", s.unit)
+	took := map[string][]time.Duration{}
+	for range benchRounds {
+		if r := s.supervisor("reload", s.name, "--drained"); r.Code != 0 {
+			b.t.Fatalf("reload of HAProxy with %d sockets: %s", sockets, r.Stderr)
+		}
+		for _, step := range s.status().Handoffs[0].Steps {
+			took[step.Name] = append(took[step.Name], time.Duration(step.Took))
+		}
+	}
+	trip := "SCM_RIGHTS trip " + ms(b.floor(sockets).trip)
+	of := fmt.Sprintf(", %d sockets", sockets)
+	b.row("HAProxy, fetch from the old one"+of, ms(middle(took["fetch"])), trip, "")
+	b.row("HAProxy, reconcile with the new one"+of, ms(middle(took["reconcile"])), trip, "")
 }
 
 func (b *bench) idle() {
@@ -104,7 +150,7 @@ func (b *bench) idle() {
 	const watch = 30 * time.Second
 	time.Sleep(watch)
 	wakeups := s.switches() - before
-	b.row("idle, resident memory", fmt.Sprintf("%.1f MB", float64(s.usage().rss)*1024/1e6), "", "6 MB")
+	b.row("idle, resident memory", megabytes(s.usage().rss), "bare Go "+megabytes(b.floor(5).memory), "6 MB")
 	b.row("idle, wake-ups in 30 s of all threads", strconv.Itoa(wakeups), "watchdog: 2", "")
 }
 
@@ -154,8 +200,9 @@ func (b *bench) killed() {
 		}
 		spawned = append(spawned, at)
 	}
-	b.row("worker killed, until the next is spawned", ms(middle(spawned)), "", "5ms")
-	b.row("worker killed, until the next answers", ms(middle(answered)), "", "")
+	floor := b.floor(5)
+	b.row("worker killed, until the next is spawned", ms(middle(spawned)), "bare spawn "+ms(floor.spawn), "5ms")
+	b.row("worker killed, until the next answers", ms(middle(answered)), "bare "+ms(floor.ready), "")
 }
 
 func (b *bench) adoption() {
@@ -171,7 +218,7 @@ func (b *bench) adoption() {
 		}
 		took = append(took, time.Duration(active-started)*time.Microsecond)
 	}
-	b.row("adoption, exec until READY=1", ms(middle(took)), "", "50ms")
+	b.row("adoption, exec until READY=1", ms(middle(took)), "bare "+ms(b.floor(5).ready), "50ms")
 }
 
 // hostPID is the host's number of a process of the container.
@@ -203,12 +250,11 @@ func middle(all []time.Duration) time.Duration {
 	return all[len(all)/2]
 }
 
-func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/1e6) }
-
-func nanoseconds(t testing.TB, text string) string {
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		t.Fatal(err)
+func ms(d time.Duration) string {
+	if d < time.Millisecond {
+		return fmt.Sprintf("%.3f ms", float64(d)/1e6)
 	}
-	return ms(time.Duration(n))
+	return fmt.Sprintf("%.1f ms", float64(d)/1e6)
 }
+
+func megabytes(kib int) string { return fmt.Sprintf("%.1f MB", float64(kib)*1024/1e6) }

@@ -58,6 +58,7 @@ type options struct {
 	getsocks   string
 	lie        string
 	lieAfter   int
+	anyPID     bool
 }
 
 type list []string
@@ -103,6 +104,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.getsocks, "getsocks", "", "answer _getsocks at this path with the sockets, as HAProxy does")
 	f.StringVar(&o.lie, "lie", "", "answer it wrongly: few or many (other than announced), none (hang up), zero, half (of the number), pipe, file or connection (in the place of a socket), short (leaves one out), foreign:SPEC (only what -bind=SPEC would be), silent (for ever)")
 	f.IntVar(&o.lieAfter, "lie-after", 0, "answer so many requests honestly first")
+	f.BoolVar(&o.anyPID, "any-pid", false, "take LISTEN_FDS whatever LISTEN_PID says")
 	f.StringVar(&o.pidFile, "pid-file", "", "write the pid to this file before READY=1")
 	return f
 }

@@ -28,7 +28,7 @@ type socket struct {
 func takeSockets(o *options) ([]socket, error) {
 	var sockets []socket
 	n, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
-	if n > 0 && os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+	if n > 0 && !o.anyPID && os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
 		return nil, fmt.Errorf("LISTEN_PID is %q, not %d", os.Getenv("LISTEN_PID"), os.Getpid())
 	}
 	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
