@@ -55,6 +55,30 @@ var _ = scenario("e-binds-change", func(t *testing.T, m *Machine) {
 	})
 })
 
+// HAProxy does not list what it was given as "fd@N" when it is asked for its sockets: it is kept all the same, beside one
+// that HAProxy binds by itself.
+var _ = scenario("e-bind-fd", func(t *testing.T, m *Machine) {
+	s := m.haproxy("bindfd", binds("fd@${FD}", "127.0.0.1:6361"))
+	toml := replace(t, s.ReadFile(s.config()), `sockets = ["getsocks"]`, `sockets = ["getsocks", "argv"]`+"\nenvironment.FD = \"${fd:http}\"\ncheck_with_sockets = true")
+	s.WriteFile(s.config(), toml+socketTable("http", "127.0.0.1:6360"))
+	cursor := s.Cursor()
+	s.start()
+	ports := []int{6360, 6361}
+	before := s.inodesOf(ports)
+	s.underLoad("e bind fd@N", tcp(6360), map[load.Class]int{load.New: 2, load.Keep: 1}, func() {
+		s.reload()
+		s.reload()
+	})
+	s.drained(1)
+	if after := s.inodesOf(ports); len(before) != 2 || !slices.Equal(before, after) {
+		t.Errorf("listening inodes %v, before %v", after, before)
+	}
+	s.storeHolds("6360", 1)
+	if said := s.JournalAfter(s.unit, cursor); strings.Contains(said, "does not listen on it") {
+		t.Errorf("the journal says what is not true:\n%s", said)
+	}
+})
+
 // storeHolds checks that systemd's FD store has the sockets with the inodes of held, once each, and none of those that are
 // in gone only. Before systemd 254 there is nothing but the number of all entries, which [service.quieted] compares.
 func (s *service) storeHolds(held, gone []uint64) {
