@@ -113,6 +113,8 @@ func (d *Daemon) begin(last *state) {
 	case last != nil && last.HandoffWanted:
 		// The service was restarted: its worker is to be new, too.
 		d.requestReload()
+	default:
+		d.rescue()
 	}
 }
 

@@ -51,6 +51,7 @@ func (d *Daemon) start(op *operation, old *handoff.Generation, cfg *config.Confi
 		d.retry.Stop()
 		d.retry = nil
 	}
+	d.unwatch()
 	ctx, cancel := context.WithCancel(context.Background())
 	op.cancel = cancel
 	d.op = op

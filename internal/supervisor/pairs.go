@@ -118,10 +118,11 @@ type half struct {
 	slot   int
 }
 
-// rescue looks for connections that a dead generation has left in the half of a pair on which nobody accepts, and
+// rescue looks for connections that an earlier generation has left in the half of a pair on which nobody accepts, and
 // replaces the worker: the next generation accepts there. Where that would not help, as the worker never accepts there,
-// it does not, or not twice.
+// it does not, or not twice. Where none wait, those are watched for whose handshake is not complete yet.
 func (d *Daemon) rescue() {
+	d.unwatch()
 	if d.serving == nil || d.op != nil || d.retry != nil || d.stopping {
 		return // finish looks again
 	}
@@ -133,13 +134,15 @@ func (d *Daemon) rescue() {
 	}
 	var first *sockets.Socket
 	var list []half
+	var empty []int
 	for _, s := range d.held.Ordered(nil) {
 		if s.Alternate == nil {
 			continue
 		}
-		at := half{s.Cookie, other}
-		if waiting, err := sys.Readable(s.Slot(other).Num()); err != nil || !waiting {
+		at, fd := half{s.Cookie, other}, s.Slot(other).Num()
+		if waiting, err := sys.Readable(fd); err != nil || !waiting {
 			delete(d.left, at)
+			empty = append(empty, fd)
 			continue
 		}
 		tried, said := d.left[at]
@@ -156,9 +159,10 @@ func (d *Daemon) rescue() {
 		}
 	}
 	if first == nil {
+		d.watchFor(empty)
 		return
 	}
-	d.Note(handoff.Warning, fmt.Sprintf("a worker died and left connections waiting at socket %s (%s): the next generation takes them", first.Name, first.Info.Address))
+	d.Note(handoff.Warning, fmt.Sprintf("an earlier generation left connections waiting at socket %s (%s): the next generation takes them", first.Name, first.Info.Address))
 	d.backoff.failed(time.Since(d.serving.Since), "connections were left behind")
 	d.schedule(handoff.Replace, func(op *operation) {
 		for _, at := range list {
@@ -166,6 +170,34 @@ func (d *Daemon) rescue() {
 		}
 		go d.confirm(list, op)
 	})
+}
+
+// watchFor has rescue called when something arrives at one of the borrowed sockets.
+func (d *Daemon) watchFor(fds []int) {
+	if len(fds) == 0 {
+		return
+	}
+	watch, err := sys.NewWatch(fds)
+	if err != nil {
+		d.Note(handoff.Warning, "connections whose handshake is completed late may wait until the next reload: "+err.Error())
+		return
+	}
+	d.watching = watch
+	go func() {
+		if watch.Wait() != nil {
+			return // closed
+		}
+		d.Do(func(*sockets.Set) {
+			if d.watching == watch {
+				d.rescue()
+			}
+		})
+	}()
+}
+
+func (d *Daemon) unwatch() {
+	d.watching.Close()
+	d.watching = nil
 }
 
 // accepts tells whether the serving generation accepts on its half of s. What cannot be told, and a worker that is busy
@@ -203,6 +235,7 @@ func (d *Daemon) confirm(list []half, op *operation) {
 	for len(list) > 0 {
 		over := time.Now().After(end)
 		d.Do(func(held *sockets.Set) {
+			before := len(list)
 			list = slices.DeleteFunc(list, func(at half) bool {
 				s := held.ByCookie(at.cookie)
 				if s != nil {
@@ -216,6 +249,9 @@ func (d *Daemon) confirm(list []half, op *operation) {
 				delete(d.left, at)
 				return true
 			})
+			if len(list) < before {
+				d.rescue()
+			}
 		})
 		select {
 		case <-time.After(20 * time.Millisecond):

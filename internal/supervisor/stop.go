@@ -22,6 +22,7 @@ func (d *Daemon) stop() {
 		return
 	}
 	d.stopping = true
+	d.unwatch()
 	if d.retry != nil {
 		d.retry.Stop()
 	}

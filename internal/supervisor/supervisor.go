@@ -106,6 +106,8 @@ type Daemon struct {
 	// left are the halves of pairs at which connections wait although a handoff was begun for them (true), or for which
 	// none was, since the worker does not accept there (false).
 	left map[half]bool
+	// watching are the other such halves, as long as nobody accepts there; nil during a handoff.
+	watching *sys.Watch
 
 	warnings warnings
 	// everServed says that a worker has served under this process: from then on it is restarted, before that a
@@ -329,6 +331,7 @@ func (d *Daemon) lend() (list []getsocks.Socket, release func()) {
 
 // abandon lets go of everything without ending it: the next start finds the same.
 func (d *Daemon) abandon() {
+	d.unwatch()
 	d.held.Close()
 	for _, g := range d.gens {
 		d.release(g)

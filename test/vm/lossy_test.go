@@ -3,8 +3,11 @@
 package vm
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,4 +109,27 @@ idle = "8s"
 	if n := len(result.Workers()); n != 4 {
 		t.Errorf("%d workers have answered, want 4", n)
 	}
+})
+
+// A handshake that is completed only when the worker with which it began has gone: nobody accepts there any more, and
+// one more worker answers. TCP_DEFER_ACCEPT leaves it incomplete until the first bytes are there.
+var _ = scenario("p1-late-handshake", func(t *testing.T, m *Machine) {
+	s := m.service("late", goWorker("late", socketTable("s", "127.0.0.1:7330")+"defer_accept = \"60s\"\n"), "")
+	s.arguments()
+	s.start()
+	s.underLoad("p1 late handshake", tcp(7330), map[load.Class]int{load.New: 2}, func() {
+		conn, err := m.Dial(context.Background(), "tcp", "127.0.0.1:7330")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		m.Run("supervisor", "reload", "late", "--drained")
+		_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+		_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		answer, readErr := io.ReadAll(conn)
+		if err != nil || readErr != nil || !strings.Contains(string(answer), "gen=3\n") {
+			t.Errorf("answer %q, %v, %v; want one of generation 3", answer, err, readErr)
+		}
+	})
+	s.drained(1)
 })
