@@ -232,7 +232,9 @@ func childEpoll() int {
 func childFence() int {
 	pid, err := sys.PidfdPID(4)
 	if err == nil {
-		_, err = divert.Fence([]int{pid}, []uint64{must(sys.Inode(3))})
+		inode := must(sys.Inode(3))
+		_, left := divert.Fence([]int{pid}, []uint64{inode})
+		err = left[inode]
 	}
 	if errors.Is(err, divert.ErrPermission) {
 		return 0

@@ -29,11 +29,11 @@ func settled(t *testing.T, network, address, letter string) {
 
 func fence(t testing.TB, s sys.Socket, pids ...int) *divert.Fenced {
 	t.Helper()
-	f, err := divert.Fence(pids, []uint64{s.Inode})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f, left := divert.Fence(pids, []uint64{s.Inode})
 	t.Cleanup(f.Close)
+	if len(left) > 0 {
+		t.Fatal(left)
+	}
 	return f
 }
 
@@ -108,22 +108,56 @@ func TestFenceRefuses(t *testing.T) {
 	s := inspect(t, a)
 	blocked := spawn(t, "accept", 0, a)
 	blocked.await(t)
-	if _, err := divert.Fence([]int{blocked.pid}, []uint64{s.Inode}); !errors.Is(err, divert.ErrNotEpoll) {
-		t.Errorf("a worker in accept: %v", err)
+	refused := func(pids ...int) bool {
+		f, left := divert.Fence(pids, []uint64{s.Inode})
+		defer f.Close()
+		return f.Entries() == 0 && errors.Is(left[s.Inode], divert.ErrNotEpoll)
+	}
+	if !refused(blocked.pid) {
+		t.Error("a worker in accept was fenced")
 	}
 	expect(t, "tcp", s.Address, "C", 5)
 
 	// Half of this worker could be fenced: it gets everything back.
 	polling := spawn(t, "serve", 0, a)
 	polling.await(t)
-	if _, err := divert.Fence([]int{polling.pid, blocked.pid}, []uint64{s.Inode}); !errors.Is(err, divert.ErrNotEpoll) {
-		t.Errorf("a worker of two minds: %v", err)
+	if !refused(polling.pid, blocked.pid) {
+		t.Error("a worker of two minds was fenced")
 	}
 	blocked.kill()
 	expect(t, "tcp", s.Address, "C", 20)
-	f, err := divert.Fence([]int{blocked.pid}, []uint64{s.Inode})
-	if err != nil || f.Entries() != 0 {
-		t.Errorf("a process that is gone: %v", err)
+	f, left := divert.Fence([]int{blocked.pid}, []uint64{s.Inode})
+	if len(left) > 0 || f.Entries() != 0 {
+		t.Errorf("a process that is gone: %v", left)
+	}
+}
+
+// TestFenceIsPerListener has one listener that cannot be taken from the worker beside two that can.
+func TestFenceIsPerListener(t *testing.T) {
+	var inodes []uint64
+	var pids []int
+	var addresses []string
+	for _, role := range []string{"serve", "accept", "epoll"} {
+		fd := open(t, sys.ListenSpec{Network: "tcp", Host: "127.0.0.1"})
+		s := inspect(t, fd)
+		worker := spawn(t, role, 0, fd)
+		worker.await(t)
+		expect(t, "tcp", s.Address, "C", 5)
+		inodes, pids, addresses = append(inodes, s.Inode), append(pids, worker.pid), append(addresses, s.Address)
+		if role != "accept" {
+			serve(t, fd, "A")
+		}
+	}
+	f, left := divert.Fence(pids, inodes)
+	defer f.Close()
+	if len(left) != 1 || !errors.Is(left[inodes[1]], divert.ErrNotEpoll) {
+		t.Errorf("left: %v", left)
+	}
+	settled(t, "tcp", addresses[0], "A")
+	expect(t, "tcp", addresses[1], "C", 20)
+	settled(t, "tcp", addresses[2], "A")
+	if err := f.Undo(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -87,9 +87,7 @@ func (d *Drain) divert(ctx context.Context) (string, error) {
 	fenced := 0
 	var problem error
 	if len(rest) > 0 && mode != config.DivertSteer {
-		if problem = d.fence(rest); problem == nil {
-			fenced = len(rest)
-		}
+		fenced, problem = d.fence(rest)
 	} else if len(rest) > 0 {
 		problem = fmt.Errorf("%d of %d sockets cannot be steered", len(rest), len(rest)+len(steered))
 	}
@@ -252,17 +250,20 @@ func (d *Drain) has() func(inode uint64) bool {
 	}
 }
 
-func (d *Drain) fence(inodes []uint64) error {
+// fence takes those of n's sockets that it can from n, and returns their number and why others are left to it.
+func (d *Drain) fence(inodes []uint64) (int, error) {
 	pids, err := d.Gen.Tree.PIDs()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	fenced, err := divert.Fence(pids, inodes)
-	if err != nil {
-		return err
-	}
+	fenced, left := divert.Fence(pids, inodes)
 	fenced.Close() // for good: this generation only drains
-	return nil
+	for _, inode := range inodes {
+		if err := left[inode]; err != nil {
+			return len(inodes) - len(left), fmt.Errorf("%d of %d sockets cannot be fenced: %w", len(left), len(inodes), err)
+		}
+	}
+	return len(inodes), nil
 }
 
 // idle waits until n holds no connection, at most drain.idle.
