@@ -1,11 +1,14 @@
 package handoff
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/8265a91a/supervisor/internal/config"
@@ -215,13 +218,33 @@ func (h *Handoff) unbind() {
 	h.bound, h.restore = nil, nil
 }
 
-// RemoveBound forgets a socket that the supervisor bound, and its file, unless another has taken that place.
+// RemoveBound forgets a socket that the supervisor bound, and its file, unless another has taken that place. One of another
+// origin is only forgotten.
 func RemoveBound(held *sockets.Set, s *sockets.Socket) {
 	// As long as the socket is open nothing else gets the number of its file.
-	if s.File != "" && s.File == fileID(s.Info.Address) {
+	if s.Origin == sockets.Bound && s.File != "" && s.File == fileID(s.Info.Address) {
 		os.Remove(s.Info.Address)
 	}
 	held.Remove(s)
+}
+
+// replaced tells whether the file of a Unix socket that was fetched is gone, or another's by now, as when a server makes its
+// admin socket anew in each generation: nobody reaches it any more.
+func replaced(s *sockets.Socket) bool {
+	path := filePath(s.Info)
+	if s.Origin != sockets.Fetched || path == "" {
+		return false
+	}
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && s.File != "" && s.File != fileID(path)
+}
+
+// filePath is the file of a Unix socket, if that can be told: a relative path begins where its worker was.
+func filePath(info sys.Socket) string {
+	if strings.HasPrefix(info.Network, "unix") && strings.HasPrefix(info.Address, "/") {
+		return info.Address
+	}
+	return ""
 }
 
 // fileID tells the file at path from all others; it is empty where there is none.

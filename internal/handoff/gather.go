@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/8265a91a/supervisor/internal/config"
@@ -217,6 +218,7 @@ func collectPidfd(ctx context.Context, host Host, g *Generation) (found []*socke
 		}
 		found = append(found, s)
 	}
+	found = reachable(host, g, found)
 	if err == nil {
 		found, err = lasting(ctx, host, g, found)
 	}
@@ -241,6 +243,29 @@ func identities(host Host) map[uint64]uint64 {
 		}
 	})
 	return list
+}
+
+// reachable leaves out, and closes, the Unix sockets of which the next generation can make nothing: those in ${dir}, which is
+// this generation's alone, and those whose file is not theirs any more.
+func reachable(host Host, g *Generation, found []*sockets.Socket) []*sockets.Socket {
+	host.Do(func(held *sockets.Set) {
+		found = slices.DeleteFunc(found, func(s *sockets.Socket) bool {
+			known := s
+			if h := held.ByCookie(s.Cookie); h != nil {
+				known = h
+			}
+			path := filePath(known.Info)
+			if known.Origin == sockets.Fetched && known.File == "" {
+				known.File = fileID(path)
+			}
+			out := path != "" && strings.HasPrefix(path, g.Dir+"/") || replaced(known)
+			if out {
+				s.FD.Close()
+			}
+			return out
+		})
+	})
+	return found
 }
 
 // lastingFor is how long a UDP socket that nobody holds yet must be there to be taken for a server's: those from which a

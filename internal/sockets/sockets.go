@@ -43,7 +43,8 @@ type Meta struct {
 	// Namespace and Interface are what HAProxy says of its listener; they cannot be read back from the socket.
 	Namespace string `json:"namespace,omitempty"`
 	Interface string `json:"interface,omitempty"`
-	// File identifies the file of a Unix socket that the supervisor bound: a worker may bind its own in that place.
+	// File identifies the file of a Unix socket that the supervisor bound, or a worker from which it was fetched with
+	// pidfd_getfd: another may be bound in that place.
 	File string `json:"file,omitempty"`
 	// Backlog is the accept queue's limit that the socket had when it was first held; 0 where it has none.
 	Backlog int `json:"backlog,omitempty"`

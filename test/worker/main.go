@@ -26,6 +26,8 @@ type options struct {
 	generation string
 	binds      list
 	fds        list
+	closed     list
+	idle       list
 	reusePort  bool
 	accept     string
 	drain      string
@@ -73,6 +75,8 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.generation, "generation", "", "said in answers")
 	f.Var(&o.binds, "bind", "bind tcp:HOST:PORT, udp:HOST:PORT or unix:PATH by oneself (repeatable)")
 	f.Var(&o.fds, "fd", "take this descriptor too, which nothing else announces (repeatable)")
+	f.Var(&o.closed, "close", "close what is passed with this address (repeatable)")
+	f.Var(&o.idle, "idle", "do nothing with what is passed with this address (repeatable)")
 	f.BoolVar(&o.reusePort, "reuseport", false, "bind with SO_REUSEPORT")
 	f.StringVar(&o.accept, "accept", "net", "net (Go's poller, makes sockets non-blocking), block (blocking accept), epoll (one loop for many sockets, which it makes non-blocking), nonblock (the same, but they must be so), never (waits in epoll for connections that it does not accept)")
 	f.StringVar(&o.drain, "drain", "lossless", "on SIGTERM: lossless, or abrupt (drops what was accepted and not read)")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -39,6 +40,13 @@ func takeSockets(o *options) ([]socket, error) {
 		}
 		if err := s.inspect(); err != nil {
 			fmt.Printf("worker: descriptor %d (%s) is no socket\n", s.fd, s.name)
+			continue
+		}
+		switch {
+		case slices.Contains(o.closed, s.address):
+			syscall.Close(s.fd)
+			continue
+		case slices.Contains(o.idle, s.address):
 			continue
 		}
 		if o.backlog > 0 && !s.datagram {
