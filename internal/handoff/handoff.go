@@ -55,6 +55,7 @@ type Handoff struct {
 
 	bound      []*sockets.Socket // sockets that this handoff bound, closed again when it fails
 	restore    []func()          // puts back what it changed of others; called last first, inside Do
+	listens    *listening        // how New was seen to be ready, where that was asked for
 	claimed    map[uint64]bool   // identities of the sockets that New listens on; nil if that cannot be told
 	added      []*sockets.Socket // those that it bound itself
 	pair       *pairing          // the supervisor's end of -x sockpair@N while New starts

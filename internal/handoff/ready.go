@@ -1,10 +1,12 @@
 package handoff
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -61,7 +63,7 @@ func (h *Handoff) conditions(g *Generation) (list []worker.Condition, still func
 		switch when {
 		case config.ReadyListening:
 			l := h.newListening(g)
-			still = l.still
+			still, h.listens = l.still, l
 			list = append(list, worker.Condition{Name: when, Wait: l.wait})
 		case config.ReadyNotify:
 			wait := g.awaitNotify
@@ -137,24 +139,26 @@ func awaitHAProxy(ctx context.Context, g *Generation, path string) error {
 
 // listening is the condition that needs no help from the worker: the kernel shows that it waits on our sockets.
 type listening struct {
-	g      *Generation
-	names  map[uint64]string // by inode
-	inodes []uint64
-	infos  map[uint64]sys.Socket
-	heal   func()
+	g       *Generation
+	inodes  []uint64
+	sockets map[uint64]*sockets.Socket // by inode; copies without descriptors
+	heal    func()
 }
 
+// mayLeave tells whether a newcomer need not take the socket, since nobody named it.
+func mayLeave(s *sockets.Socket) bool { return s.Origin == sockets.Fetched }
+
 func (h *Handoff) newListening(g *Generation) *listening {
-	l := &listening{g: g, names: map[uint64]string{}, infos: map[uint64]sys.Socket{}, heal: h.heal}
+	l := &listening{g: g, sockets: map[uint64]*sockets.Socket{}, heal: h.heal}
 	unconfigured := Unconfigured(g.Config)
 	h.Host.Do(func(held *sockets.Set) {
 		for _, s := range held.Ordered(nil) {
-			// A fetched socket may be left out by a new configuration: reconcile drops it. A pushed one is the workers' affair.
-			if s.Origin == sockets.Fetched || s.Origin == sockets.Pushed || unconfigured(s) {
+			// A pushed one is the workers' affair. What was fetched from HAProxy the next one may leave out, and says so.
+			if s.Origin == sockets.Pushed || mayLeave(s) && g.Config.Handoff.Fetch != config.FetchPidfd || unconfigured(s) {
 				continue
 			}
 			if inode, err := s.Inode(g.Slot); err == nil {
-				l.names[inode], l.infos[inode] = s.FDName, s.Info
+				l.sockets[inode] = &sockets.Socket{Meta: s.Meta, Info: s.Info}
 				l.inodes = append(l.inodes, inode)
 			}
 		}
@@ -162,31 +166,66 @@ func (h *Handoff) newListening(g *Generation) *listening {
 	return l
 }
 
-func (l *listening) check() error { return l.look(func([]int, uint64) bool { return false }) }
-
-// look is nil if every socket is waited on, or excused.
-func (l *listening) look(excused func(pids []int, inode uint64) bool) error {
+// look is nil if every socket is waited on, or excused. left is the number of those that the newcomer may leave out and
+// has not taken, or not yet.
+func (l *listening) look(excused func(pids []int, info sys.Socket) bool) (left int, err error) {
 	pids, err := l.g.Tree.PIDs()
 	if err != nil {
-		return err
-	}
-	if len(l.inodes) == 0 {
-		own, err := probe.ListeningSockets(pids)
-		if err == nil && len(own) == 0 {
-			err = errors.New("it listens on nothing")
-		}
-		return err
+		return 0, err
 	}
 	found, err := probe.Listening(pids, l.inodes)
 	if err != nil {
-		return err
+		return 0, err
 	}
+	// With a convention that passes descriptors it has them from the start, and perhaps does nothing.
+	held, err := probe.Held(pids, slices.DeleteFunc(slices.Clone(l.inodes), func(inode uint64) bool { return found[inode] != 0 }))
+	if err != nil {
+		return 0, err
+	}
+	waits := len(found) > 0
 	for _, inode := range l.inodes {
-		if _, ok := found[inode]; !ok && !excused(pids, inode) {
-			return fmt.Errorf("it does not listen on socket %q, which it was given", l.names[inode])
+		s := l.sockets[inode]
+		switch {
+		case found[inode] != 0 || replaced(s):
+		case mayLeave(s) && held[inode] == 0:
+			left++
+		case excused(pids, s.Info):
+			waits = true
+		default:
+			return 0, fmt.Errorf("it does not listen on socket %q, which it was given", cmp.Or(s.FDName, s.Name))
 		}
 	}
-	return nil
+	if !waits {
+		return left, lookOwn(pids, excused)
+	}
+	return left, nil
+}
+
+// lookOwn is nil if the processes wait on some listener of their own, or are excused.
+func lookOwn(pids []int, excused func(pids []int, info sys.Socket) bool) error {
+	own, err := probe.TakeListeners(pids, func(uint64) bool { return true })
+	inodes := make([]uint64, len(own))
+	busy := false
+	for i, l := range own {
+		inodes[i] = l.Inode
+		info, inspect := sys.Inspect(l.Dup.Num())
+		busy = busy || inspect == nil && excused(pids, info)
+		l.Dup.Close()
+	}
+	if err != nil || busy {
+		return err
+	}
+	if len(own) == 0 {
+		return errors.New("it listens on nothing")
+	}
+	found, err := probe.Listening(pids, inodes)
+	if len(found) > 0 {
+		return nil
+	}
+	if err == nil {
+		err = errors.New("it has sockets of its own, and waits on none of them")
+	}
+	return err
 }
 
 // healEvery is how long a socket may be broken that a newcomer has shut down under a worker that serves on it, as
@@ -195,10 +234,16 @@ const healEvery = 50 * time.Millisecond
 
 func (l *listening) wait(ctx context.Context) error {
 	var healed time.Time
+	var gap gap
 	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
-		err := l.check()
-		if err == nil {
+		left, err := l.look(func([]int, sys.Socket) bool { return false })
+		switch {
+		case err != nil:
+			gap.end()
+		case gap.over(left, time.Now()):
 			return nil
+		default:
+			err = fmt.Errorf("it has not taken %d of the sockets that its predecessor listens on, or not yet", left)
 		}
 		if time.Since(healed) > healEvery {
 			l.heal()
@@ -210,6 +255,26 @@ func (l *listening) wait(ctx context.Context) error {
 	}
 }
 
+// leavePatience is how long nothing must happen until a socket that a newcomer has not taken counts as left out: a worker
+// binds one address after the other.
+const leavePatience = time.Second
+
+// gap is the time for which a newcomer has been ready, but for sockets that it need not take.
+type gap struct {
+	left  int
+	since time.Time
+}
+
+func (g *gap) end() { *g = gap{} }
+
+// over tells whether it has been long enough; with nothing left out it always has.
+func (g *gap) over(left int, now time.Time) bool {
+	if g.since.IsZero() || left != g.left {
+		*g = gap{left, now}
+	}
+	return left == 0 || now.Sub(g.since) >= leavePatience
+}
+
 // busyPatience is for a worker between two connections.
 const busyPatience = 2 * time.Second
 
@@ -218,7 +283,7 @@ const busyPatience = 2 * time.Second
 func (l *listening) still() error {
 	timeout := time.After(busyPatience)
 	for {
-		err := l.look(l.busy)
+		_, err := l.look(busy)
 		if err == nil {
 			return nil
 		}
@@ -232,9 +297,9 @@ func (l *listening) still() error {
 	}
 }
 
-// busy reports whether the worker holds connections that it accepted from the socket.
-func (l *listening) busy(pids []int, inode uint64) bool {
-	n, err := divert.Connections(pids, []sys.Socket{l.infos[inode]})
+// busy reports whether the processes hold connections that were accepted from the socket.
+func busy(pids []int, info sys.Socket) bool {
+	n, err := divert.Connections(pids, []sys.Socket{info})
 	return err == nil && n > 0
 }
 

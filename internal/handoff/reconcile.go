@@ -53,6 +53,13 @@ func (h *Handoff) claims(ctx context.Context) error {
 		return fmt.Errorf("ask generation %d what it listens on: %w", h.New.N, err)
 	}
 	empty := len(found) == 0 && admin == nil // no true answer: what was asked has a socket
+	if h.New.Config.Handoff.Fetch == config.FetchPidfd && h.listens != nil {
+		// To have a socket open is no claim: it may have taken another one since it was ready, or stopped listening.
+		if err := h.listens.still(); err != nil {
+			closeSockets(found)
+			return err
+		}
+	}
 	h.claimed = map[uint64]bool{}
 	h.Host.Do(func(held *sockets.Set) {
 		for _, s := range found {
