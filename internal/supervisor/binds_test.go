@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -199,6 +200,60 @@ func TestHeirBinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.settled()
+	if w := s.warnings(); len(w) > 0 {
+		t.Errorf("warnings: %q", w)
+	}
+	s.stop()
+}
+
+// The supervisor is killed while a worker starts, which binds when there is none: the next one answers, and goes on with the
+// handoff. The first start as well as a reload.
+func TestBindWhileNobodyAnswers(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.configure(s.bindsItself())
+	for n := 1; n <= 3; n++ {
+		goOn := s.paused()
+		var load *clients
+		var old int
+		if n == 1 {
+			s.launch()
+		} else {
+			load = s.load()
+			old, _ = s.settled()
+			s.signal(syscall.SIGHUP)
+		}
+		s.eventually(func() string { // before that nobody could answer
+			if s.barrier(); !slices.Contains(s.manager.Names(), fmt.Sprint("supervisor.bind.", n)) {
+				return "no bind is intercepted"
+			}
+			return ""
+		})
+		s.kill()
+		goOn()
+		var newcomer []int
+		s.eventually(func() string {
+			newcomer = slices.DeleteFunc(s.processes(), func(pid int) bool { return pid == old })
+			return cmp.Diff(1, len(newcomer)) // none in the middle of its execve
+		})
+		s.inBind(newcomer[0])
+		s.start()
+		s.eventually(func() string {
+			if pid, _ := s.serving(); pid != newcomer[0] {
+				return fmt.Sprintf("worker %d serves, not %d", pid, newcomer[0])
+			}
+			return ""
+		})
+		if _, now := s.settled(); now != n {
+			t.Errorf("generation %d serves, not %d", now, n)
+		}
+		if answer, err := ask(s.addr); err != nil || answer != fmt.Sprintf("pid=%d gen=%d", newcomer[0], n) {
+			t.Errorf("%q, %v", answer, err)
+		}
+		if n > 1 {
+			load.end()
+		}
+	}
 	if w := s.warnings(); len(w) > 0 {
 		t.Errorf("warnings: %q", w)
 	}
