@@ -122,9 +122,10 @@ func (d *Daemon) adoptGeneration(in *inherited, last *state, gs generationState)
 	if g.State == handoff.Gone {
 		return
 	}
+	exit := endOf(in.workers[gs.N])
 	p, err := d.adoptProcess(in, gs)
 	if errors.Is(err, os.ErrProcessDone) && d.outlived(gs) {
-		p, err = worker.Ended(gs.PID, gs.StartTime), nil
+		p, err = worker.Ended(gs.PID, gs.StartTime, exit), nil
 	}
 	if err != nil {
 		if !errors.Is(err, os.ErrProcessDone) {
@@ -132,6 +133,9 @@ func (d *Daemon) adoptGeneration(in *inherited, last *state, gs generationState)
 		}
 		d.endLeft(g, gs)
 		g.State, g.Outcome, g.Ended = handoff.Gone, "ended while no supervisor watched", time.Now()
+		if exit.Known {
+			g.Outcome += ": " + worker.ExitString(exit)
+		}
 		return
 	}
 	g.Process = p
@@ -160,11 +164,23 @@ func (d *Daemon) adoptGeneration(in *inherited, last *state, gs generationState)
 	}
 }
 
+// endOf tells how the process behind the stored pidfd, which may be nil, has ended, if somebody else has reaped it: nobody
+// but that pidfd knows, and who fails to adopt it closes it.
+func endOf(fd *sys.FD) (exit worker.Exit) {
+	if fd == nil {
+		return exit
+	}
+	if _, err := sys.PidfdPID(fd.Num()); errors.Is(err, os.ErrProcessDone) {
+		exit, _ = sys.Reap(fd.Num())
+	}
+	return exit
+}
+
 // outlived tells whether a draining generation has processes left although its main process has ended: they may finish
 // their work until the deadline. What a crash left behind may not.
 func (d *Daemon) outlived(gs generationState) bool {
 	return gs.State == handoff.Draining && !gs.Crashed && gs.identified() &&
-		!worker.NewTree(worker.Ended(gs.PID, gs.StartTime), d.Marker(gs.N)).Empty()
+		!worker.NewTree(worker.Ended(gs.PID, gs.StartTime, worker.Exit{}), d.Marker(gs.N)).Empty()
 }
 
 // identified tells whether it is known which process was the main one.
@@ -176,7 +192,7 @@ func (d *Daemon) endLeft(g *handoff.Generation, gs generationState) {
 	if !gs.identified() {
 		return
 	}
-	g.Process = worker.Ended(gs.PID, gs.StartTime)
+	g.Process = worker.Ended(gs.PID, gs.StartTime, worker.Exit{})
 	g.Tree = worker.NewTree(g.Process, d.Marker(g.N))
 	if pids, err := g.Tree.PIDs(); err != nil || len(pids) > 0 {
 		d.Note(handoff.Warning, fmt.Sprintf("the main process of generation %d (pid %d) ended while no supervisor watched, what it left behind is killed: processes %v", g.N, gs.PID, pids))

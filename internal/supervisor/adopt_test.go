@@ -157,6 +157,61 @@ func TestWorkerDiesAlone(t *testing.T) {
 	s.stop()
 }
 
+// How a worker ended is told also if it ended under no supervisor, or under another than its own, where the kernel tells.
+func TestStatusOfAdoptedWorker(t *testing.T) {
+	t.Parallel()
+	for name, watched := range map[string]bool{"alone": false, "adopted": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t, "")
+			s.arguments("-stop-exit=7")
+			s.start()
+			s.arguments()
+			pid, _ := s.settled()
+			s.kill()
+			if watched {
+				s.start()
+			}
+			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			s.eventually(func() string { // reaped: then only a pidfd knows it
+				if syscall.Kill(pid, 0) == nil {
+					return "the worker does not end"
+				}
+				return ""
+			})
+			if !watched {
+				s.start()
+			}
+			if _, n := s.settled(); n != 2 {
+				t.Errorf("generation %d serves", n)
+			}
+			if g := s.status().Generations[1]; !strings.Contains(g.Exit, "exit code 7") && tellsStatus(t) {
+				t.Errorf("the worker that ended: %+v", g)
+			}
+			s.stop()
+		})
+	}
+}
+
+// tellsStatus reports whether this kernel knows how somebody else's child ended (Linux 6.15).
+func tellsStatus(t *testing.T) bool {
+	var name syscall.Utsname
+	if err := syscall.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	var release []byte
+	for _, c := range name.Release {
+		release = append(release, byte(c))
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(string(release), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	return major > 6 || major == 6 && minor >= 15
+}
+
 // What a dead worker left behind is not left alone, whether or not it carries the marker, and whatever its worker was doing.
 func TestAdoptOrphans(t *testing.T) {
 	t.Parallel()
@@ -172,7 +227,7 @@ func TestAdoptOrphans(t *testing.T) {
 			s.start()
 			s.arguments()
 			main, _ := s.serving()
-			session := worker.NewTree(worker.Ended(main, 0), "") // the child carries no marker
+			session := worker.NewTree(worker.Ended(main, 0, worker.Exit{}), "") // the child carries no marker
 			s.kill()
 			syscall.Kill(main, syscall.SIGKILL)
 			s.eventually(func() string {
@@ -564,7 +619,7 @@ func TestAdoptWhatOutlivedItsMainProcess(t *testing.T) {
 			s.start()
 			s.arguments()
 			main, _ := s.serving()
-			session := worker.NewTree(worker.Ended(main, 0), "") // the child carries no marker
+			session := worker.NewTree(worker.Ended(main, 0, worker.Exit{}), "") // the child carries no marker
 			members := func() []int {
 				pids, err := session.PIDs()
 				if err != nil {

@@ -178,7 +178,7 @@ func TestDrainAfterEnded(t *testing.T) {
 	p := start(t, "forkexit ignore sleep")
 	orphan := p.up(t, 1)
 	ended(t, p.Process)
-	main := worker.Ended(p.PID(), p.StartTime())
+	main := worker.Ended(p.PID(), p.StartTime(), worker.Exit{})
 	defer main.Release()
 	if err := main.Signal(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
 		t.Error(err)

@@ -6,8 +6,11 @@ import (
 	"github.com/8265a91a/supervisor/internal/sys"
 )
 
+// Exit is how a process ended.
+type Exit = sys.Exit
+
 // ExitString puts e in words: "exit code 3", "killed by SIGKILL".
-func ExitString(e sys.Exit) string {
+func ExitString(e Exit) string {
 	switch {
 	case !e.Known:
 		return "ended (its status is unknown: it was not our child)"

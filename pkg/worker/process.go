@@ -39,10 +39,10 @@ func Adopt(pidfd *FD) (*Process, error) {
 	return p, nil
 }
 
-// Ended stands for a process that has ended unwatched and was reaped, so that what it left behind can be drained. Done is
-// closed, the status is unknown, and there is no pidfd.
-func Ended(pid int, startTime uint64) *Process {
-	p := &Process{pid: pid, start: startTime, pidfd: -1, done: make(chan struct{}), watched: make(chan struct{})}
+// Ended stands for a process that has ended unwatched, as exit says, and was reaped, so that what it left behind can be
+// drained. Done is closed, and there is no pidfd.
+func Ended(pid int, startTime uint64, exit Exit) *Process {
+	p := &Process{pid: pid, start: startTime, exit: exit, pidfd: -1, done: make(chan struct{}), watched: make(chan struct{})}
 	close(p.done)
 	close(p.watched)
 	return p

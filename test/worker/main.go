@@ -54,6 +54,7 @@ type options struct {
 	stderr     string
 	stopping   time.Duration
 	drainWhile string
+	stopExit   int
 	hostile    bool
 	watchdog   bool
 	pidFile    string
@@ -103,6 +104,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.stderr, "stderr", "", "say this on standard error at start")
 	f.DurationVar(&o.stopping, "drain-delay", 0, "stay so long after SIGTERM before exiting")
 	f.StringVar(&o.drainWhile, "drain-while", "", "stay after SIGTERM as long as this file exists")
+	f.IntVar(&o.stopExit, "stop-exit", 0, "exit with this status after SIGTERM")
 	f.BoolVar(&o.hostile, "hostile", false, "attack the notify sockets of the supervisor and of systemd after READY=1")
 	f.BoolVar(&o.watchdog, "watchdog", false, "say WATCHDOG=1 six times in WATCHDOG_USEC")
 	f.StringVar(&o.getsocks, "getsocks", "", "answer _getsocks at this path with the sockets, as HAProxy does")
@@ -223,6 +225,9 @@ func run(o *options) error {
 	}
 	<-stop
 	s.drain()
+	if o.stopExit != 0 {
+		os.Exit(o.stopExit)
+	}
 	return nil
 }
 
