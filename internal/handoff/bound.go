@@ -228,6 +228,24 @@ func RemoveBound(held *sockets.Set, s *sockets.Socket) {
 	held.Remove(s)
 }
 
+// Reclaim makes a socket that no state describes what it was if cfg names it: one that the supervisor bound. As such the
+// next worker must listen on it, it goes when a configuration leaves it out, and its file goes with it.
+func Reclaim(s *sockets.Socket, cfg *config.Config) {
+	i := slices.IndexFunc(cfg.Sockets, func(t config.Socket) bool { return t.Name == s.FDName && SameAddress(t.Listen, s.Info) })
+	if s.Origin != sockets.Fetched || i < 0 {
+		return
+	}
+	s.Origin, s.Nonblock = sockets.Bound, cfg.Sockets[i].Nonblock
+	path := unixPath(cfg.Sockets[i].Listen)
+	info, err := os.Lstat(path)
+	if err != nil { // most often as there is no path
+		return
+	}
+	if file, err := sys.UnixFile(s.Info.Inode); err == nil && file == uint32(info.Sys().(*syscall.Stat_t).Ino) {
+		s.File = fileID(path)
+	}
+}
+
 // replaced tells whether the file of a Unix socket that was fetched is gone, or another's by now, as when a server makes its
 // admin socket anew in each generation: nobody reaches it any more.
 func replaced(s *sockets.Socket) bool {

@@ -2,7 +2,9 @@ package supervisor_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -500,6 +502,9 @@ func TestBrokenInheritance(t *testing.T) {
 				if c.warning == "" && len(warnings) > 0 || c.warning != "" && (len(warnings) != 1 || !strings.Contains(warnings[0], c.warning)) {
 					t.Errorf("warnings: %q, want one with %q", warnings, c.warning)
 				}
+				if f := s.fds(); len(f.Sockets) != 1 || f.Sockets[0].Origin != "bound" {
+					t.Errorf("held: %+v", f.Sockets)
+				}
 				load := s.load()
 				if answer, err := ask(s.addr); err != nil {
 					t.Fatal("before the next reload: ", answer, err)
@@ -599,6 +604,53 @@ func TestHealedPairWithoutState(t *testing.T) {
 		pid, _ = s.settled()
 	}
 	s.stop()
+}
+
+// What the supervisor bound is its own without the state, too: it goes when the configuration leaves it out, and its file
+// goes with it, unless somebody else's has taken that place.
+func TestRemovalWithoutState(t *testing.T) {
+	t.Parallel()
+	for name, taken := range map[string]bool{"own file": false, "file of another": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t, "")
+			path := filepath.Join(s.dir, "path")
+			s.configure(fmt.Sprintf("[[socket]]\nname = \"http\"\nlisten = \"ADDR\"\n[[socket]]\nname = \"more\"\nlisten = %q\n"+
+				"[[socket]]\nname = \"path\"\nlisten = \"unix:%s\"\n", s.other(8081), path))
+			s.start()
+			s.kill()
+			s.forget("supervisor.state")
+			if taken {
+				if err := os.Remove(path); err != nil {
+					t.Fatal(err)
+				}
+				other, err := net.Listen("unix", path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer other.Close()
+			}
+			s.start()
+			for _, k := range s.fds().Sockets {
+				if k.Origin != "bound" {
+					t.Errorf("held: %+v", k)
+				}
+			}
+			s.configure("")
+			s.reload()
+			s.settled()
+			if f := s.fds(); len(f.Sockets) != 1 {
+				t.Errorf("held: %+v", f.Sockets)
+			}
+			if _, err := ask(s.other(8081)); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("the socket that was left out: %v", err)
+			}
+			if _, err := os.Lstat(path); (err == nil) != taken {
+				t.Errorf("its file: %v", err)
+			}
+			s.stop()
+		})
+	}
 }
 
 // lastN is the number of the last generation, as the state says.

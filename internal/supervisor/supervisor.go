@@ -256,6 +256,9 @@ func (d *Daemon) chooseConfig(last *state) error {
 	default:
 		d.config = cfg
 	}
+	for _, s := range d.held.Ordered(nil) {
+		handoff.Reclaim(s, d.config)
+	}
 	for _, g := range d.gens {
 		if g.Config == nil { // what it was started with is lost with its state
 			g.Config = d.config

@@ -41,6 +41,8 @@ type DiagSocket struct {
 	Port      uint16
 	Interface uint32
 	Name      string
+	// File is the number of the file that a Unix socket is bound to, cut to 32 bits; 0 where there is none.
+	File uint32
 	// Queue and Limit are the accept queue of a listener and its backlog.
 	Queue, Limit uint32
 }
@@ -92,8 +94,10 @@ func parseInetDiag(m []byte) (DiagSocket, bool) {
 
 const (
 	udiagShowName   = 1 << 0
+	udiagShowVFS    = 1 << 1
 	udiagShowRqlen  = 1 << 4
 	unixDiagName    = 0
+	unixDiagVFS     = 1
 	unixDiagRqlen   = 4
 	unixDiagMsgSize = 16
 )
@@ -115,6 +119,17 @@ func UnixBacklog(inode uint64) (used, limit int, err error) {
 		}
 	})
 	return used, limit, err
+}
+
+// UnixFile returns the number, cut to 32 bits, of the file that the Unix socket with that inode is bound to, 0 where there
+// is none: at its path may be another by now.
+func UnixFile(inode uint64) (file uint32, err error) {
+	err = diag(unixDiagReq(uint32(inode), ^SocketState(0), udiagShowVFS), 0, func(m []byte) {
+		if s, ok := parseUnixDiag(m); ok {
+			file = s.File
+		}
+	})
+	return file, err
 }
 
 func unixDiagReq(inode uint32, states SocketState, show uint32) []byte {
@@ -144,6 +159,8 @@ func parseUnixDiag(m []byte) (DiagSocket, bool) {
 		switch typ := binary.NativeEndian.Uint16(m[2:]); {
 		case typ == unixDiagName:
 			s.Name = unixName(value)
+		case typ == unixDiagVFS && len(value) >= 4:
+			s.File = binary.NativeEndian.Uint32(value)
 		case typ == unixDiagRqlen && len(value) >= 8:
 			s.Queue, s.Limit = binary.NativeEndian.Uint32(value), binary.NativeEndian.Uint32(value[4:])
 		}

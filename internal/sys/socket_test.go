@@ -260,6 +260,35 @@ func TestRemoveStaleSocket(t *testing.T) {
 	}
 }
 
+// The file that a socket is bound to stays its own when another takes its place.
+func TestUnixFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	fd, err := sys.OpenListener(sys.ListenSpec{Network: "unix", Path: path})
+	must(t, fd, err)
+	inode, err := sys.Inode(fd.Num())
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path, path+".old"); err != nil {
+		t.Fatal(err)
+	}
+	if file, err := sys.UnixFile(inode); err != nil || file != uint32(st.Sys().(*syscall.Stat_t).Ino) {
+		t.Errorf("file %d (%v), want that of %+v", file, err, st.Sys())
+	}
+	abstract, err := sys.OpenListener(sys.ListenSpec{Network: "unix", Path: "@" + path})
+	must(t, abstract, err)
+	if inode, err = sys.Inode(abstract.Num()); err != nil {
+		t.Fatal(err)
+	}
+	if file, err := sys.UnixFile(inode); err != nil || file != 0 {
+		t.Errorf("an abstract socket has the file %d (%v)", file, err)
+	}
+}
+
 func TestDropSYNs(t *testing.T) {
 	l, err := sys.OpenListener(sys.ListenSpec{Network: "tcp", Host: "127.0.0.1"})
 	if err != nil {
