@@ -33,23 +33,25 @@ func (h *Handoff) bind() error {
 	for i := range h.Config.Sockets {
 		want := &h.Config.Sockets[i]
 		have := heldFor(byName[want.Name], want)
-		if len(have) == 0 {
-			renamed, err := h.rename(others, want)
+		if have == nil {
+			s, err := h.rename(others, want)
 			if err != nil {
 				return err
 			}
-			if renamed != nil {
-				have = append(have, renamed)
+			if s != nil {
+				have = append(have, s)
 			}
 		}
-		h.Host.Do(func(*sockets.Set) {
-			for _, s := range have {
-				was := s.Nonblock
-				h.restore = append(h.restore, func() { s.Nonblock = was })
-				s.Nonblock = want.Nonblock
+		if have != nil {
+			var err error
+			h.Host.Do(func(*sockets.Set) {
+				for _, s := range have {
+					err = errors.Join(err, h.adjust(s, want))
+				}
+			})
+			if err != nil {
+				return err
 			}
-		})
-		if len(have) > 0 {
 			continue
 		}
 		if want.Listen == (config.Address{}) {
@@ -68,14 +70,14 @@ func (h *Handoff) bind() error {
 }
 
 // heldFor finds, among the held sockets of that name, those that a [[socket]] table means: by address where it has one,
-// so that a changed address is a new socket. One .socket unit may pass several.
-func heldFor(candidates []*sockets.Socket, want *config.Socket) (list []*sockets.Socket) {
+// so that a changed address is a new socket. A .socket unit may list several.
+func heldFor(candidates []*sockets.Socket, want *config.Socket) (found []*sockets.Socket) {
 	for _, s := range candidates {
 		if want.Listen == (config.Address{}) || s.Origin == sockets.Unit || SameAddress(want.Listen, s.Info) {
-			list = append(list, s)
+			found = append(found, s)
 		}
 	}
-	return list
+	return found
 }
 
 // rename finds, among the sockets that were bound for a [[socket]] of another name, the one with the same address, and
@@ -86,7 +88,7 @@ func (h *Handoff) rename(others []*sockets.Socket, want *config.Socket) (*socket
 		return nil, nil
 	}
 	s := others[i]
-	if want.FreeBind != s.Info.FreeBind || want.V6Only != nil && *want.V6Only != s.Info.V6Only {
+	if len(rebind(s, want)) > 0 {
 		return nil, fmt.Errorf("bind socket %q to %s: the address is that of the held socket %q, which the configuration does not name any more "+
 			"and whose free_bind or v6only differs: reload once without either", want.Name, want.Listen, s.FDName)
 	}
@@ -144,7 +146,7 @@ func open(want *config.Socket, pair bool) (*sockets.Socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.Nonblock, s.File = want.Nonblock, fileID(path)
+	s.Nonblock, s.File, s.Options = want.Nonblock, fileID(path), optionsOf(want)
 	return s, nil
 }
 

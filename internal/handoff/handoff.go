@@ -54,6 +54,7 @@ type Handoff struct {
 	Trace  Trace
 
 	bound      []*sockets.Socket // sockets that this handoff bound, closed again when it fails
+	adjusted   []*sockets.Socket // held sockets whose options were compared with the configuration
 	restore    []func()          // puts back what it changed of others; called last first, inside Do
 	listens    *listening        // how New was seen to be ready, where that was asked for
 	claimed    map[uint64]bool   // identities of the sockets that New listens on; nil if that cannot be told

@@ -46,8 +46,11 @@ type Meta struct {
 	// File identifies the file of a Unix socket that the supervisor bound, or a worker from which it was fetched with
 	// pidfd_getfd: another may be bound in that place.
 	File string `json:"file,omitempty"`
-	// Backlog is the accept queue's limit that the socket had when it was first held; 0 where it has none.
+	// Backlog is the accept queue's limit that the socket had when it was first held, or when the configuration last
+	// changed it; 0 where it has none.
 	Backlog int `json:"backlog,omitempty"`
+	// Options are those of its [[socket]] table that are in force.
+	Options Options `json:"options,omitzero"`
 	// Nonblock is the mode the configuration asks for; nil leaves it alone.
 	Nonblock *bool `json:"nonblock,omitempty"`
 	// LastNonblock is the mode that a .socket unit's socket had when the state was written: systemd sets or clears
@@ -61,6 +64,16 @@ type Meta struct {
 	Claim Claim `json:"claim,omitzero"`
 	// Unclaimed says that the serving worker does not accept on it although it was offered.
 	Unclaimed bool `json:"unclaimed,omitempty"`
+}
+
+// Options are those of a [[socket]] table that can be changed while the socket is open. The zero value of one says that it
+// was never set.
+type Options struct {
+	Backlog     int    `json:"backlog,omitempty"`
+	DeferAccept int    `json:"defer_accept,omitempty"` // seconds
+	Mode        string `json:"mode,omitempty"`         // octal
+	User        string `json:"user,omitempty"`
+	Group       string `json:"group,omitempty"`
 }
 
 // Socket is one held socket. The set owns its descriptors.

@@ -146,7 +146,7 @@ func TestHeirBinds(t *testing.T) {
 	if r, err := s.try(false); err != nil || !r.OK {
 		t.Fatal(r, err)
 	}
-	session := worker.NewTree(worker.Ended(main, 0), "") // the child carries no marker
+	session := worker.NewTree(worker.Ended(main, 0, worker.Exit{}), "") // the child carries no marker
 	heir := 0
 	s.eventually(func() string {
 		pids, err := session.PIDs()

@@ -2,6 +2,7 @@ package sys
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"strconv"
@@ -158,6 +159,26 @@ func Backlog(n int) (used, limit int, err error) {
 // The kernel caps the backlog at net.core.somaxconn.
 func Listen(n, backlog int) error { return os.NewSyscallError("listen", unix.Listen(n, backlog)) }
 
+// BacklogOr returns the backlog that is asked for, or, for 0, one that leaves it to the kernel's cap.
+func BacklogOr(backlog int) int {
+	if backlog == 0 {
+		return math.MaxInt32
+	}
+	return backlog
+}
+
+// DeferAccept returns for how many seconds the borrowed TCP listener n waits for data before it wakes whoever accepts; 0
+// is off. The kernel counts in retransmissions.
+func DeferAccept(n int) (seconds int, err error) {
+	seconds, err = unix.GetsockoptInt(n, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT)
+	return seconds, os.NewSyscallError("getsockopt(TCP_DEFER_ACCEPT)", err)
+}
+
+// SetDeferAccept sets that of the borrowed TCP listener n.
+func SetDeferAccept(n, seconds int) error {
+	return os.NewSyscallError("setsockopt(TCP_DEFER_ACCEPT)", unix.SetsockoptInt(n, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, seconds))
+}
+
 // SetReusePort sets SO_REUSEPORT on the borrowed socket n.
 func SetReusePort(n int) error {
 	return os.NewSyscallError("setsockopt(SO_REUSEPORT)", unix.SetsockoptInt(n, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
@@ -174,7 +195,7 @@ type ListenSpec struct {
 	// Path is for the unix networks; "@" begins an abstract name.
 	Path string
 
-	Backlog     int
+	Backlog     int // 0: as many as the kernel allows
 	V6Only      *bool
 	FreeBind    bool
 	DeferAccept int // seconds
@@ -202,11 +223,7 @@ func OpenListener(spec ListenSpec) (*FD, error) {
 		return nil, os.NewSyscallError("bind", err)
 	}
 	if typ != unix.SOCK_DGRAM {
-		backlog := spec.Backlog
-		if backlog == 0 {
-			backlog = 4096
-		}
-		if err := Listen(n, backlog); err != nil {
+		if err := Listen(n, BacklogOr(spec.Backlog)); err != nil {
 			fd.Close()
 			return nil, err
 		}
