@@ -30,6 +30,10 @@ func (d *Daemon) adopt(in *inherited, last *state) {
 		d.keeper.bundle = last.Bundle
 		d.keeper.have[d.keeper.bundleName(last.Bundle)] = 0
 	}
+	// If there was a state that could not be read, that has been said.
+	if workers, sockets := len(in.workers), len(in.stored); len(in.states) == 0 && workers+sockets > 0 {
+		d.Note(handoff.Warning, fmt.Sprintf("the FD store holds workers (%d) and sockets (%d) that no state describes: they are taken over as they are", workers, sockets))
+	}
 	undescribed := d.adoptGenerations(in, last)
 	d.adoptSockets(in, last)
 	d.findSlots(undescribed)
@@ -55,8 +59,13 @@ func (d *Daemon) readStates(list []*sys.FD) (newest *state) {
 		switch {
 		case err != nil:
 			d.Note(handoff.Warning, "the state of the last supervisor is not used: "+err.Error())
-		case newest == nil || s.Sequence > newest.Sequence:
+		case newest == nil:
 			newest = s
+		default: // it ended between writing one and removing the other, which happens
+			d.Note(handoff.Info, fmt.Sprintf("the FD store holds two states, %d and %d: the newer is used", newest.Sequence, s.Sequence))
+			if s.Sequence > newest.Sequence {
+				newest = s
+			}
 		}
 	}
 	return newest
@@ -75,9 +84,8 @@ func (d *Daemon) adoptGenerations(in *inherited, last *state) (undescribed []*ha
 		if listed[n] {
 			continue
 		}
-		// A pidfd without a state: the highest living one is taken for the serving generation. If there was a state
-		// that could not be read, that has been said.
-		if last != nil || len(in.states) == 0 {
+		// A pidfd without a state: the highest living one is taken for the serving generation.
+		if last != nil {
 			d.Note(handoff.Warning, fmt.Sprintf("the FD store holds a worker of generation %d that no state describes", n))
 		}
 		d.adoptGeneration(in, nil, generationState{N: n, State: handoff.Serving, Since: time.Now()})

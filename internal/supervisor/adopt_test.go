@@ -419,11 +419,11 @@ func TestBrokenInheritance(t *testing.T) {
 		{"sockets without state or worker", func(s *service) {
 			s.killWorkers()
 			s.forget("supervisor.state", "supervisor.worker", "supervisor.notify")
-		}, "", false},
+		}, "that no state describes", false},
 		{"state without sockets", func(s *service) {
 			s.killWorkers()
 			s.forget("supervisor.socket", "supervisor.alternate")
-		}, "", false},
+		}, "missing in the FD store", false},
 		{"worker without pidfd", func(s *service) { s.forget("supervisor.worker") }, "", true},
 		{"worker without notify socket", func(s *service) { s.forget("supervisor.notify") }, "", true},
 		{"dead pidfd", func(s *service) { s.killWorkers() }, "", false},
@@ -501,6 +501,9 @@ func TestBrokenInheritance(t *testing.T) {
 				warnings := s.warnings()
 				if c.warning == "" && len(warnings) > 0 || c.warning != "" && (len(warnings) != 1 || !strings.Contains(warnings[0], c.warning)) {
 					t.Errorf("warnings: %q, want one with %q", warnings, c.warning)
+				}
+				if said := strings.Contains(s.log(), "the FD store holds two states"); said != (c.name == "two states") {
+					t.Errorf("it is said that there are two states: %t", said)
 				}
 				if f := s.fds(); len(f.Sockets) != 1 || f.Sockets[0].Origin != "bound" {
 					t.Errorf("held: %+v", f.Sockets)
@@ -604,6 +607,47 @@ func TestHealedPairWithoutState(t *testing.T) {
 		pid, _ = s.settled()
 	}
 	s.stop()
+}
+
+// Sockets that the FD store has lost are taken back from the worker that serves on them, and stored again. Where that
+// accepts on the second half of a pair, the first may be lost for good.
+func TestStoreHasLostSockets(t *testing.T) {
+	t.Parallel()
+	for _, prefixes := range [][]string{{"supervisor.socket"}, {"supervisor.alternate"}, {"supervisor.socket", "supervisor.alternate"}} {
+		for slot := range 2 {
+			t.Run(fmt.Sprintf("%q, slot %d", prefixes, slot), func(t *testing.T) {
+				t.Parallel()
+				s := newService(t, "")
+				s.start()
+				if slot == 1 {
+					s.reload()
+				}
+				pid, _ := s.settled()
+				load := s.load()
+				s.kill()
+				s.forget(prefixes...)
+				s.start()
+				if now, _ := s.serving(); now != pid {
+					t.Errorf("worker %d is followed by %d", pid, now)
+				}
+				f := s.fds()
+				if len(f.Sockets) != 1 || !f.Sockets[0].Stored || f.Sockets[0].Origin != "bound" {
+					t.Errorf("held: %+v", f.Sockets)
+				}
+				s.kill() // and nothing is missing now
+				s.start()
+				for range 3 {
+					s.reload()
+				}
+				s.settled()
+				load.end()
+				if w := s.warnings(); len(w) != 1 || !strings.Contains(w[0], "missing in the FD store") {
+					t.Errorf("warnings: %q", w)
+				}
+				s.stop()
+			})
+		}
+	}
 }
 
 // What the supervisor bound is its own without the state, too: it goes when the configuration leaves it out, and its file

@@ -14,6 +14,7 @@ import (
 // adoptSockets merges what .socket units pass and what the store holds. The unit's copy comes first: if both exist
 // they are the same socket, and its name is the administrator's.
 func (d *Daemon) adoptSockets(in *inherited, last *state) {
+	d.takeBack(in, last)
 	known := last.sockets()
 	stored := cookies(in.stored)
 	position := map[string]int{}
@@ -41,6 +42,89 @@ func (d *Daemon) adoptSockets(in *inherited, last *state) {
 	for _, e := range in.alternates {
 		d.adoptAlternate(e, known)
 	}
+}
+
+// takeBack looks for the sockets that the state lists and that have not come: systemd drops entries, without telling, when
+// FileDescriptorStoreMax= is lowered or its store is emptied. A worker that lives has its own open. It is one warning.
+func (d *Daemon) takeBack(in *inherited, last *state) {
+	if last == nil {
+		return
+	}
+	came := cookies(slices.Concat(in.units, in.stored, in.alternates))
+	missing := map[uint64]named{}
+	for _, m := range last.Sockets {
+		if m.Cookie != 0 && !came[m.Cookie] {
+			missing[m.Cookie] = named{name: m.Name, prefix: prefixSocket}
+		}
+		if m.Second != 0 && !came[m.Second] {
+			missing[m.Second] = named{name: m.Name, prefix: alternatePrefix(&sockets.Socket{Meta: m})}
+		}
+	}
+	if len(missing) == 0 {
+		return
+	}
+	count := len(missing)
+	err := d.takeFromWorkers(in, missing)
+	for i := range last.Sockets {
+		m := &last.Sockets[i]
+		if _, lost := missing[m.Second]; lost { // it is no pair any more
+			m.Second, m.Exchanged, m.Steered = 0, false, 0
+		}
+		if _, lost := missing[m.Cookie]; lost && m.Second != 0 {
+			in.alone(m)
+		}
+	}
+	text := fmt.Sprintf("sockets that the last supervisor held are missing in the FD store, FileDescriptorStoreMax= was lowered or it was emptied: %d of %d are taken back from workers", count-len(missing), count)
+	if len(missing) > 0 {
+		text += ", what waited in the others is lost"
+	}
+	if err != nil {
+		text += ": " + err.Error()
+	}
+	d.Note(handoff.Warning, text)
+}
+
+// takeFromWorkers takes what is missing, by identity, from the processes that have it open, and forgets that it is missing.
+func (d *Daemon) takeFromWorkers(in *inherited, missing map[uint64]named) error {
+	var pids []int
+	for _, g := range d.gens {
+		if g.State != handoff.Gone {
+			members, err := g.Tree.PIDs()
+			if err != nil {
+				return err
+			}
+			pids = append(pids, members...)
+		}
+	}
+	found, err := probe.TakeListeners(pids)
+	for _, f := range found {
+		cookie, _ := sys.Cookie(f.Dup.Num())
+		n, ok := missing[cookie]
+		if !ok {
+			f.Dup.Close()
+			continue
+		}
+		delete(missing, cookie)
+		n.fd = f.Dup
+		if n.prefix == prefixSocket {
+			in.stored = append(in.stored, n)
+		} else {
+			in.alternates = append(in.alternates, n)
+		}
+	}
+	return err
+}
+
+// alone makes the second half of a pair the socket itself, since the first is lost.
+func (in *inherited) alone(m *sockets.Meta) {
+	for i, a := range in.alternates {
+		if cookie, err := sys.Cookie(a.fd.Num()); err == nil && cookie == m.Second {
+			in.alternates = slices.Delete(in.alternates, i, i+1)
+			in.stored = append(in.stored, a)
+			break
+		}
+	}
+	m.Cookie, m.Second, m.Exchanged, m.Steered = m.Second, 0, false, 0
 }
 
 // findSlots gives generations that no state describes the slot whose half of the pairs they hold. With the wrong one all
@@ -108,7 +192,7 @@ func restoreMode(s *sockets.Socket, stored bool) error {
 }
 
 func (d *Daemon) adoptStored(e named, known map[uint64]sockets.Meta, trusted bool) {
-	entry := prefixSocket + e.name
+	entry := e.prefix + e.name
 	s, err := sockets.New(e.fd, sockets.Fetched, e.name)
 	if err != nil {
 		d.Note(handoff.Warning, fmt.Sprintf("FD store entry %s is not used and removed: it is no socket (%v)", entry, err))

@@ -30,13 +30,13 @@ type inherited struct {
 type named struct {
 	name string
 	fd   *sys.FD
-	// prefix begins the entry's name if it is the second half of a pair.
+	// prefix is what comes before the name in that of the entry of a socket: of a second half it tells the order.
 	prefix string
 }
 
-// second reads the name of an entry that is the second half of a pair; ok is false for any other.
-func second(entry string, fd *sys.FD) (half named, ok bool) {
-	for _, prefix := range []string{prefixAlternate, prefixFirst} {
+// socketOf reads the name of an entry that is a socket; ok is false for any other.
+func socketOf(entry string, fd *sys.FD) (n named, ok bool) {
+	for _, prefix := range []string{prefixSocket, prefixAlternate, prefixFirst} {
 		if name, ok := strings.CutPrefix(entry, prefix); ok {
 			return named{name, fd, prefix}, true
 		}
@@ -75,10 +75,12 @@ func (in *inherited) place(name string, fd *sys.FD) error {
 		into[n] = fd
 		return nil
 	}
-	half, isSecond := second(name, fd)
+	socket, isSocket := socketOf(name, fd)
 	switch {
-	case isSecond:
-		in.alternates = append(in.alternates, half)
+	case isSocket && socket.prefix == prefixSocket:
+		in.stored = append(in.stored, socket)
+	case isSocket:
+		in.alternates = append(in.alternates, socket)
 	case name == entryState || name == entryStateNext:
 		in.states = append(in.states, fd)
 	case strings.HasPrefix(name, prefixWorker):
@@ -87,8 +89,6 @@ func (in *inherited) place(name string, fd *sys.FD) error {
 		return numbered(prefixNotify, in.notifies)
 	case strings.HasPrefix(name, prefixBind):
 		return numbered(prefixBind, in.binds)
-	case strings.HasPrefix(name, prefixSocket):
-		in.stored = append(in.stored, named{name: strings.TrimPrefix(name, prefixSocket), fd: fd})
 	case strings.HasPrefix(name, prefixPushed), strings.HasPrefix(name, prefixMore):
 		in.pushed = append(in.pushed, named{name: name, fd: fd})
 	case strings.HasPrefix(name, prefixBundle):
@@ -112,11 +112,14 @@ func (in *inherited) unpack(name string, fd *sys.FD) error {
 	fd.Close()
 	in.bundle = max(in.bundle, n)
 	for _, e := range list {
-		if half, ok := second(e.Name, e.FD); ok {
+		switch s, ok := socketOf(e.Name, e.FD); {
+		case !ok:
+			e.FD.Close() // no supervisor has put it there
+		case s.prefix == prefixSocket:
+			in.stored = append(in.stored, s)
+		default:
 			// First: if it is stored by itself, too, it is on its way to another name, which is this one.
-			in.alternates = slices.Insert(in.alternates, 0, half)
-		} else {
-			in.stored = append(in.stored, named{name: strings.TrimPrefix(e.Name, prefixSocket), fd: e.FD})
+			in.alternates = slices.Insert(in.alternates, 0, s)
 		}
 	}
 	return nil

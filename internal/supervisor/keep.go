@@ -7,7 +7,6 @@ import (
 	"hash/fnv"
 	"io"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/8265a91a/supervisor/internal/fault"
@@ -328,16 +327,11 @@ func (k *keeper) renamed(name string, identity uint64) bool {
 		return false
 	}
 	for other, id := range k.have {
-		if id == identity && isSocket(other) {
+		if _, ok := socketOf(other, nil); ok && id == identity {
 			return true
 		}
 	}
 	return false
-}
-
-// isSocket tells whether an entry of that name is a socket, by itself.
-func isSocket(name string) bool {
-	return strings.HasPrefix(name, prefixSocket) || strings.HasPrefix(name, prefixAlternate) || strings.HasPrefix(name, prefixFirst)
 }
 
 // alternatePrefix begins the name of the entry of s's second half. The kernel knows the halves of a pair by their order,
