@@ -104,7 +104,7 @@ func (h *Handoff) fetchOld(ctx context.Context) (string, error) {
 	if h.Old.Config.Handoff.Fetch == config.FetchNone {
 		return "", nil
 	}
-	found, admin, err := collect(ctx, h.Host, h.Old)
+	found, admin, err := collect(ctx, h.Host, h.Old, nil)
 	if err != nil {
 		// An old worker that hangs must not be able to prevent its own replacement: what it listens on has been
 		// held since it became ready. Only if nothing is held is there nothing to hand over.
@@ -144,8 +144,9 @@ func (h *Handoff) countServed() (n int) {
 
 // collect asks a generation for its listening sockets, the way its configuration says. The worker's own _getsocks
 // socket is described, but neither held nor handed on: n+1 binds its own and renames it over the path, otherwise
-// the path would answer for either generation at random.
-func collect(ctx context.Context, host Host, g *Generation) (found []*sockets.Socket, admin *sys.Socket, err error) {
+// the path would answer for either generation at random. As long as it answers for old, unless that is nil, it is asked
+// again.
+func collect(ctx context.Context, host Host, g, old *Generation) (found []*sockets.Socket, admin *sys.Socket, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, fetchTimeout, fmt.Errorf("no whole answer within %s", fetchTimeout))
 	defer cancel()
 	switch g.Config.Handoff.Fetch {
@@ -154,7 +155,7 @@ func collect(ctx context.Context, host Host, g *Generation) (found []*sockets.So
 		if err != nil {
 			return nil, nil, fmt.Errorf("handoff.getsocks: %w", err)
 		}
-		return collectGetsocks(ctx, path)
+		return collectGetsocks(ctx, path, func(pid int) error { return answersFor(ctx, path, pid, g, old) })
 	case config.FetchPidfd:
 		found, err = collectPidfd(ctx, host, g)
 		return found, nil, err
@@ -162,8 +163,40 @@ func collect(ctx context.Context, host Host, g *Generation) (found []*sockets.So
 	return nil, nil, nil
 }
 
-func collectGetsocks(ctx context.Context, path string) (found []*sockets.Socket, admin *sys.Socket, err error) {
-	list, err := getsocks.Fetch(ctx, path)
+// errOther says that the path of a generation's _getsocks socket is still another's.
+var errOther = errors.New("another generation answers there")
+
+// answersFor is errOther if it is not g whose sockets are told at path, where process pid listens. Who cannot be told from
+// the kernel is asked, and who does not say either, as only HAProxy does, is believed unless it is old.
+func answersFor(ctx context.Context, path string, pid int, g, old *Generation) error {
+	of := func(g *Generation, pid int) bool {
+		return g != nil && g.Process != nil && (pid == g.PID() || g.Tree.Contains(pid))
+	}
+	if old == nil || of(g, pid) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	said, err := getsocks.PID(ctx, path)
+	switch {
+	case err == nil && of(g, said):
+		return nil
+	case err == nil:
+		pid = said
+	case !of(old, pid):
+		return nil
+	}
+	return fmt.Errorf("%w: process %d, which is not of generation %d", errOther, pid, g.N)
+}
+
+func collectGetsocks(ctx context.Context, path string, accept func(pid int) error) (found []*sockets.Socket, admin *sys.Socket, err error) {
+	list, err := getsocks.FetchFrom(ctx, path, accept)
+	for wait := time.Millisecond; errors.Is(err, errOther) && sleep(ctx, wait); wait = min(2*wait, 20*time.Millisecond) {
+		again, next := getsocks.FetchFrom(ctx, path, accept)
+		if next == nil || ctx.Err() == nil && !errors.Is(next, context.DeadlineExceeded) { // what was cut off tells nothing
+			list, err = again, next
+		}
+	}
 	if err != nil {
 		return nil, nil, err
 	}

@@ -48,7 +48,7 @@ func (h *Handoff) claims(ctx context.Context) error {
 		h.claimed = h.claimedByProbe()
 		return nil
 	}
-	found, admin, err := collect(ctx, h.Host, h.New)
+	found, admin, err := collect(ctx, h.Host, h.New, h.Old)
 	if err != nil {
 		return fmt.Errorf("ask generation %d what it listens on: %w", h.New.N, err)
 	}

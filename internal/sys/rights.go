@@ -194,7 +194,8 @@ func PassCredentials(c syscall.Conn) error {
 	return control(c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
 }
 
-// PeerCred returns the credentials of the process that connected c (SO_PEERCRED).
+// PeerCred returns the credentials of the process that connected c or, where c was connected, of the one that called
+// listen(2) (SO_PEERCRED).
 func PeerCred(c syscall.Conn) (Cred, error) {
 	var cred Cred
 	err := control(c, func(fd int) error {

@@ -25,11 +25,25 @@ var ErrNothing = errors.New(`the peer closed without an answer: its stats socket
 // process, the stats socket itself included ([TrimTemp] gives its name). The caller closes them. On an error every
 // descriptor is closed. A peer that falls silent, or whose queue of connections is full, is waited for until ctx ends.
 func Fetch(ctx context.Context, path string) ([]Socket, error) {
+	return FetchFrom(ctx, path, func(int) error { return nil })
+}
+
+// FetchFrom is [Fetch], but asks for nothing, and returns the error, if accept refuses the process that listens at path:
+// the one that last called listen(2) there, of HAProxy's master-worker mode mostly the master; 0 if it is in a PID
+// namespace that is not seen from here.
+func FetchFrom(ctx context.Context, path string, accept func(pid int) error) ([]Socket, error) {
 	conn, err := dial(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("fetch sockets: %w", err)
 	}
 	defer conn.Close()
+	peer, err := sys.PeerCred(conn)
+	if err == nil {
+		err = accept(peer.PID)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fetch sockets from %s: %w", path, err)
+	}
 	sockets, err := FetchConn(ctx, conn)
 	if err != nil {
 		return nil, fmt.Errorf("fetch sockets from %s: %w", path, err)
