@@ -30,6 +30,8 @@ type Generation struct {
 	Slot  int // 0 or 1: which socket of a steered pair it accepts on
 	State State
 	Since time.Time
+	// Began is the same by CLOCK_MONOTONIC, which nobody sets and which holds over supervisors; 0 if it is not known.
+	Began time.Duration
 	// Config is what the generation was started with: it is also drained with it.
 	Config *config.Config
 	// LastPID is the main process's id when the generation was adopted.
@@ -85,7 +87,15 @@ type Generation struct {
 
 // NewGeneration returns generation n in state starting.
 func NewGeneration(n, slot int, cfg *config.Config) *Generation {
-	return &Generation{N: n, Slot: slot, State: Starting, Since: time.Now(), Config: cfg, ready: make(chan struct{})}
+	return &Generation{N: n, Slot: slot, State: Starting, Since: time.Now(), Began: sys.MonotonicNow(), Config: cfg, ready: make(chan struct{})}
+}
+
+// Age is how long ago the generation began.
+func (g *Generation) Age() time.Duration {
+	if g.Began == 0 {
+		return time.Since(g.Since)
+	}
+	return sys.MonotonicNow() - g.Began
 }
 
 // Remember notes the sockets of an adopted generation for its placeholders: they may be gone before it is. It runs on

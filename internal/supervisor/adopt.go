@@ -115,7 +115,7 @@ const endTimeout = 5 * time.Second
 // adoptGeneration takes over one generation; what it takes out of in is its own from then on.
 func (d *Daemon) adoptGeneration(in *inherited, last *state, gs generationState) {
 	g := handoff.NewGeneration(gs.N, gs.Slot, nil)
-	g.State, g.Since, g.Divert, g.Phase = gs.State, gs.Since, gs.Divert, gs.Phase
+	g.State, g.Since, g.Began, g.Divert, g.Phase = gs.State, gs.Since, gs.Began, gs.Divert, gs.Phase
 	g.Signalling, g.Signalled = gs.Signalling || gs.Signalled, gs.Signalled
 	g.Status, g.Outcome, g.Ended, g.Adopted = gs.Status, gs.Outcome, gs.Ended, true
 	g.Dir, g.LastPID, g.Unpushed = d.generationDir(g.N), gs.PID, gs.Unpushed

@@ -96,7 +96,7 @@ func (d *Daemon) takeFromWorkers(in *inherited, missing map[uint64]named) error 
 			pids = append(pids, members...)
 		}
 	}
-	found, err := probe.TakeListeners(pids)
+	found, err := probe.TakeListeners(pids, func(uint64) bool { return true })
 	for _, f := range found {
 		cookie, _ := sys.Cookie(f.Dup.Num())
 		n, ok := missing[cookie]

@@ -421,6 +421,6 @@ func (d *Daemon) watchdogExpired(g *handoff.Generation, why string) {
 	}
 	d.Note(handoff.Warning, fmt.Sprintf("generation %d (pid %d) %s and is replaced", g.N, g.PID(), why))
 	g.Watchdog = time.Time{}
-	d.backoff.failed(time.Since(g.Since), why)
+	d.backoff.failed(g.Age(), why)
 	d.schedule(handoff.Replace, nil)
 }

@@ -229,7 +229,7 @@ func (d *Daemon) onExit(g *handoff.Generation) {
 	outcome := "crashed: " + exitString(g)
 	d.Note(handoff.Warning, fmt.Sprintf("generation %d (pid %d) %s; its sockets stay held and connections wait", g.N, g.PID(), outcome))
 	d.serving = nil
-	d.backoff.failed(time.Since(g.Since), outcome)
+	d.backoff.failed(g.Age(), outcome)
 	g.State, g.Crashed = handoff.Draining, true
 	d.endOrphans(g, outcome)
 	if d.op == nil && !d.stopping {

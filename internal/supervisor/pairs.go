@@ -163,7 +163,7 @@ func (d *Daemon) rescue() {
 		return
 	}
 	d.Note(handoff.Warning, fmt.Sprintf("an earlier generation left connections waiting at socket %s (%s): the next generation takes them", first.Name, first.Info.Address))
-	d.backoff.failed(time.Since(d.serving.Since), "connections were left behind")
+	d.backoff.failed(d.serving.Age(), "connections were left behind")
 	d.schedule(handoff.Replace, func(op *operation) {
 		for _, at := range list {
 			d.left[at] = true

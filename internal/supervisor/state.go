@@ -52,6 +52,8 @@ type generationState struct {
 	Slot  int           `json:"slot"`
 	State handoff.State `json:"state"`
 	Since time.Time     `json:"since"`
+	// Began is the same in nanoseconds of CLOCK_MONOTONIC, 0 in the state of a supervisor that did not note it.
+	Began time.Duration `json:"began,omitempty"`
 	PID   int           `json:"pid,omitempty"`
 	// StartTime is field 22 of /proc/PID/stat: with the pid it names one process of this boot.
 	StartTime uint64 `json:"start_time,omitempty"`
@@ -81,7 +83,7 @@ func (d *Daemon) snapshot() *state {
 	}
 	for _, g := range d.gens {
 		gs := generationState{
-			N: g.N, Slot: g.Slot, State: g.State, Since: g.Since, PID: g.PID(), Divert: g.Divert, Phase: g.Phase,
+			N: g.N, Slot: g.Slot, State: g.State, Since: g.Since, Began: g.Began, PID: g.PID(), Divert: g.Divert, Phase: g.Phase,
 			Signalling: g.Signalling, Signalled: g.Signalled, Crashed: g.Crashed, Status: g.Status, Outcome: g.Outcome, Ended: g.Ended,
 			Unpushed: g.Unpushed,
 		}

@@ -137,12 +137,18 @@ func FileReady(path string, since time.Time) Condition {
 			if err != nil {
 				return err
 			}
-			if st.ModTime().Before(since) {
+			if !writtenAfter(st.ModTime(), since, time.Now(), time.Since(since)) {
 				return fmt.Errorf("%s is an old file", path)
 			}
 			return nil
 		})
 	}}
+}
+
+// writtenAfter tells whether a file of that age is new, whether or not somebody has set the clock since, which was so long
+// ago.
+func writtenAfter(mtime, since, now time.Time, elapsed time.Duration) bool {
+	return !mtime.Before(since) || !mtime.Before(now.Add(-elapsed))
 }
 
 // DelayReady holds after d.
