@@ -89,19 +89,25 @@ func (h *Handoff) checkDir() string {
 
 // duplicate makes a borrowed descriptor that a worker pushed into one that lives until the handoff ends: the worker may take
 // back what it pushed at any moment, and the child would inherit whatever has the number then.
-func (h *Handoff) duplicate(fd int) (int, error) {
+func (h *Handoff) duplicate(fd int) (*sys.FD, error) {
 	dup, err := sys.DupNum(fd)
 	if err != nil {
-		return -1, fmt.Errorf("duplicate what a worker pushed: %w", err)
+		return nil, fmt.Errorf("duplicate what a worker pushed: %w", err)
 	}
 	h.duplicates = append(h.duplicates, dup)
-	return dup.Num(), nil
+	return dup, nil
 }
 
 // layout decides which descriptor becomes which in the child.
 func (h *Handoff) layout(g *Generation) (activation.Layout, error) {
 	var list []activation.Socket
 	var err error
+	duplicate := func(a *activation.Socket, fd int) {
+		var dup *sys.FD
+		if dup, err = h.duplicate(fd); err == nil {
+			a.FD = dup.Num()
+		}
+	}
 	unconfigured := Unconfigured(g.Config)
 	h.Host.Do(func(held *sockets.Set) {
 		for _, s := range held.Ordered(configuredNames(g.Config)) {
@@ -110,14 +116,14 @@ func (h *Handoff) layout(g *Generation) (activation.Layout, error) {
 			}
 			a := describe(s, g.Slot)
 			if s.Origin == sockets.Pushed && err == nil {
-				a.FD, err = h.duplicate(a.FD)
+				duplicate(&a, a.FD)
 			}
 			list = append(list, a)
 		}
 		for i, e := range h.Host.Pushed() { // several may have one name
 			a := activation.Socket{Name: fmt.Sprintf("pushed:%d:%s", i, e.Name), FDName: e.Name}
 			if err == nil {
-				a.FD, err = h.duplicate(e.FD)
+				duplicate(&a, e.FD)
 			}
 			list = append(list, a)
 		}
@@ -127,6 +133,10 @@ func (h *Handoff) layout(g *Generation) (activation.Layout, error) {
 	}
 	options := activation.Options{Generation: g.N}
 	if slices.Contains(g.Config.Worker.Conventions, config.ConventionGetsocks) && g.N > 0 {
+		offered, err := h.offer(g.Slot)
+		if err != nil {
+			return activation.Layout{}, err
+		}
 		p, err := newPairing()
 		if err != nil {
 			return activation.Layout{}, err
@@ -134,7 +144,7 @@ func (h *Handoff) layout(g *Generation) (activation.Layout, error) {
 		h.pair.close()
 		h.pair = p
 		options.Getsocks = p.child
-		p.serve(h.offer(g.Slot))
+		p.serve(offered)
 	}
 	conventions := g.Config.Worker.Conventions
 	if g.Process == nil && g.Notify == nil {

@@ -20,9 +20,15 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, activation.Shim(os.Args[2:]))
 		os.Exit(126)
 	}
-	if len(os.Args) > 1 && os.Args[1] == tellCommand {
-		fmt.Fprintln(os.Stderr, tell(os.Args[2], os.Args[3]))
-		os.Exit(1)
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case tellCommand:
+			fmt.Fprintln(os.Stderr, tell(os.Args[2], os.Args[3]))
+			os.Exit(1)
+		case takeCommand:
+			fmt.Fprintln(os.Stderr, take(os.Args[2], os.Args[3]))
+			os.Exit(1)
+		}
 	}
 	os.Exit(testMain(m))
 }

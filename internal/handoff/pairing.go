@@ -57,19 +57,22 @@ func (p *pairing) close() {
 	<-p.done
 }
 
-// offer lists what a newcomer may take by _getsocks. The descriptors are borrowed: nothing leaves the held set
-// while a worker starts.
-func (h *Handoff) offer(slot int) []getsocks.Socket {
-	var list []getsocks.Socket
-	h.Host.Do(func(held *sockets.Set) { list = Offer(held, slot) })
-	return list
+// offer lists what a newcomer may take by _getsocks. The descriptors are borrowed: but for what workers push, nothing
+// leaves the held set while a worker starts.
+func (h *Handoff) offer(slot int) (list []getsocks.Socket, err error) {
+	h.Host.Do(func(held *sockets.Set) {
+		for _, s := range held.Ordered(nil) {
+			o := Offer(s, slot)
+			if s.Origin == sockets.Pushed && err == nil {
+				o.FD, err = h.duplicate(o.FD.Num())
+			}
+			list = append(list, o)
+		}
+	})
+	return list, err
 }
 
-// Offer lends the held sockets, as generations of slot accept on them, with the names that HAProxy compares.
-func Offer(held *sockets.Set, slot int) []getsocks.Socket {
-	var list []getsocks.Socket
-	for _, s := range held.Ordered(nil) {
-		list = append(list, getsocks.Socket{FD: s.Slot(slot), Namespace: s.Namespace, Interface: s.Interface})
-	}
-	return list
+// Offer lends a held socket, as generations of slot accept on it, with the names that HAProxy compares.
+func Offer(s *sockets.Socket, slot int) getsocks.Socket {
+	return getsocks.Socket{FD: s.Slot(slot), Namespace: s.Namespace, Interface: s.Interface}
 }

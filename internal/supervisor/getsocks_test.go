@@ -6,9 +6,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"github.com/8265a91a/supervisor/internal/sys"
 	"github.com/8265a91a/supervisor/pkg/getsocks"
@@ -71,4 +74,48 @@ func TestGetsocksOfPairs(t *testing.T) {
 			s.stop()
 		})
 	}
+}
+
+// A supervisor without room for more descriptors says what it did not give.
+func TestGetsocksWithoutRoom(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.many(100)
+	s.start()
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.daemon.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := 40 // below the limit: those that are open may leave gaps
+	var before syscall.Rlimit
+	limit := syscall.Rlimit{Max: 1 << 20}
+	open := map[string]bool{}
+	for _, e := range entries {
+		open[e.Name()] = true
+	}
+	for ; free > 0; limit.Cur++ {
+		if !open[strconv.Itoa(int(limit.Cur))] {
+			free--
+		}
+	}
+	prlimit := func(set, was *syscall.Rlimit) {
+		t.Helper()
+		const nofile = 7
+		if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRLIMIT64, uintptr(s.daemon.PID()), nofile, uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(was)), 0, 0); errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	prlimit(nil, &before)
+	limit.Max = before.Max
+	prlimit(&limit, nil)
+	list, err := getsocks.Fetch(s.ctx(), filepath.Join(s.runtime(), "getsocks.sock"))
+	getsocks.CloseAll(list)
+	prlimit(&before, nil)
+	if err != nil || len(list) == 0 || len(list) >= 100 {
+		t.Errorf("given: %d sockets, %v", len(list), err)
+	}
+	if len(s.warnings("of 100 sockets are not given", "too many open files")) != 1 {
+		t.Errorf("warnings: %q", s.warnings())
+	}
+	s.stop()
 }

@@ -322,11 +322,15 @@ func (d *Daemon) lend() (list []getsocks.Socket, release func()) {
 				slot = g.Slot
 			}
 		}
-		for _, s := range handoff.Offer(held, slot) {
-			if dup, err := s.FD.Dup(); err == nil {
-				s.FD = dup
-				list = append(list, s)
+		for _, s := range held.Ordered(nil) {
+			o := handoff.Offer(s, slot)
+			dup, err := o.FD.Dup()
+			if err != nil { // the rest fares no better
+				d.Note(handoff.Warning, fmt.Sprintf("%d of %d sockets are not given to a client of the _getsocks server: %v", held.Len()-len(list), held.Len(), err))
+				return
 			}
+			o.FD = dup
+			list = append(list, o)
 		}
 	})
 	return list, func() { getsocks.CloseAll(list) }
