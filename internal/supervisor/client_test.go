@@ -30,11 +30,18 @@ func get(addr, path string) (string, error) {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(20 * time.Second))
-	return request(conn, path)
+	return body(conn, path)
 }
 
-// request makes the only request of a connection, and returns the answer's body.
+// request makes the only request of a connection, and returns the first line of the answer.
 func request(conn net.Conn, path string) (string, error) {
+	body, err := body(conn, path)
+	line, _, _ := strings.Cut(body, "\n")
+	return line, err
+}
+
+// body makes the only request of a connection, and returns the answer's body.
+func body(conn net.Conn, path string) (string, error) {
 	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
 		return "", err
 	}

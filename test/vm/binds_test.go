@@ -381,6 +381,11 @@ var _ = scenario("e-quic", func(t *testing.T, m *Machine) {
 			}
 		}
 		stop()
+		for _, g := range s.status().Generations {
+			if g.State == "gone" && g.Divert != "fence" {
+				t.Errorf("nothing kept QUIC from generation %d: divert %q", g.N, g.Divert)
+			}
+		}
 		s.haproxyConfig(binds("127.0.0.1:6320"))
 		s.reload()
 		s.drained(1)

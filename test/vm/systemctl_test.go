@@ -20,15 +20,44 @@ import (
 
 // What administrators do to a service, by mistake too: the port never refuses.
 var _ = scenario("f-systemctl", func(t *testing.T, m *Machine) {
-	m.WriteFile("/etc/systemd/system/ctl.socket", "[Socket]\nListenStream=127.0.0.1:6501\nFileDescriptorName=unit\nService=supervisor@ctl.service\n")
-	s := m.service("ctl", goWorker("ctl", socketTable("bound", "127.0.0.1:6500")), "[Service]\nSockets=ctl.socket\n")
-	t.Cleanup(func() {
-		m.TrySystemctl("stop", "ctl.socket")
-		m.Remove("/etc/systemd/system/ctl.socket")
-	})
+	s := m.service("ctl", goWorker("ctl", socketTable("bound", "127.0.0.1:6500")), m.socketUnit("ctl", 6501))
 	s.arguments()
-	m.Systemctl("start", "ctl.socket")
 	s.start()
+	s.administered("f ", 6500, 6501)
+})
+
+// The same with a worker that binds by itself, and takes the unit's socket by _getsocks.
+var _ = scenario("f-systemctl-haproxy", func(t *testing.T, m *Machine) {
+	s := m.haproxy("ctlha", binds("127.0.0.1:6502", "127.0.0.1:6503"))
+	m.WriteFile("/etc/systemd/system/"+s.unit+".d/test.conf", m.socketUnit("ctlha", 6503))
+	m.Systemctl("daemon-reload")
+	s.start()
+	if inodes := s.inodesOf([]int{6502, 6503}); len(inodes) != 2 {
+		t.Fatalf("listening inodes %v", inodes)
+	}
+	s.administered("f HAProxy, ", 6502, 6503)
+})
+
+// socketUnit starts NAME.socket with a port of 127.0.0.1 and returns the drop-in for the service that takes it.
+func (m *Machine) socketUnit(name string, port int) (dropin string) {
+	m.t.Helper()
+	unit := name + ".socket"
+	m.WriteFile("/etc/systemd/system/"+unit, fmt.Sprintf("[Socket]\nListenStream=127.0.0.1:%d\nFileDescriptorName=unit\nService=supervisor@%s.service\n", port, name))
+	m.Systemctl("daemon-reload")
+	m.t.Cleanup(func() {
+		m.TrySystemctl("stop", unit)
+		m.Remove("/etc/systemd/system/" + unit)
+	})
+	m.Systemctl("start", unit)
+	return "[Service]\nSockets=" + unit + "\n"
+}
+
+// administered does what administrators do, under load on two ports of 127.0.0.1: of one the worker or the supervisor
+// bound the socket, of the other NAME.socket.
+func (s *service) administered(report string, bound, unit int) {
+	m, t := s.Machine, s.t.(*testing.T)
+	address := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+	both := []int{bound, unit}
 	clients := map[load.Class]int{load.New: 2, load.Late: 2}
 	steps := []struct {
 		what      string
@@ -41,28 +70,28 @@ var _ = scenario("f-systemctl", func(t *testing.T, m *Machine) {
 		{"restart, reload", func() { m.Systemctl("restart", s.unit); s.reload() }, true},
 		{"restart of the socket unit", func() {
 			// systemd refuses to start it again while the service runs, and has closed its own copy by then.
-			m.TrySystemctl("restart", "ctl.socket")
+			m.TrySystemctl("restart", s.name+".socket")
 			s.restart()
 		}, true},
 	}
 	for _, step := range steps {
 		t.Run(step.what, func(t *testing.T) {
 			s := &service{Machine: m.With(t), name: s.name, unit: s.unit}
-			inodes := s.inodesOf([]int{6500, 6501})
-			old := s.answers("127.0.0.1:6500")
-			s.underLoad("f "+step.what+", bound", tcp(6500), clients, func() {
-				s.underLoad("f "+step.what+", unit", tcp(6501), clients, step.do)
+			inodes := s.inodesOf(both)
+			old := s.answers(address(bound))
+			s.underLoad(report+step.what+", bound", tcp(bound), clients, func() {
+				s.underLoad(report+step.what+", unit", tcp(unit), clients, step.do)
 			})
-			if pid := s.answers("127.0.0.1:6501"); (pid != old) != step.newWorker {
+			if pid := s.answers(address(unit)); (pid != old) != step.newWorker {
 				t.Errorf("worker %d answers, before %d", pid, old)
 			}
 			s.drained(1)
-			if after := s.inodesOf([]int{6500, 6501}); !slices.Equal(inodes, after) {
+			if after := s.inodesOf(both); !slices.Equal(inodes, after) {
 				t.Errorf("listening inodes %v, before %v", after, inodes)
 			}
 		})
 	}
-})
+}
 
 // A stop ends everything and the ports refuse; power-off is a stop.
 var _ = scenario("f-stop", func(t *testing.T, m *Machine) {
