@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -37,10 +38,13 @@ type Drain struct {
 	Advance <-chan struct{}
 	// Hurry, when closed, ends settle and idle at once and begins the escalation: too many generations drain.
 	Hurry <-chan struct{}
+
+	sockets []sys.Socket // what it has accepted from
 }
 
 // Run drains the generation until none of its processes is left, or ctx ends.
 func (d *Drain) Run(ctx context.Context) {
+	d.Host.Do(func(held *sockets.Set) { d.sockets = accepted(held, d.Gen) }) // a later handoff may drop some
 	steps := []step{
 		{"divert", d.divert, nil},
 		{"idle", d.idle, nil},
@@ -92,10 +96,14 @@ func (d *Drain) divert(ctx context.Context) (string, error) {
 		problem = fmt.Errorf("%d of %d sockets cannot be steered", len(rest), len(rest)+len(steered))
 	}
 	d.use(divertName(len(steered), fenced))
-	if len(steered)+fenced > 0 {
-		begun := d.halfOpen(steered)
+	left := steered
+	for _, info := range d.Gen.dropped {
+		left = append(left, half{info: info}) // only n has it open
+	}
+	if len(left)+fenced > 0 {
+		begun := d.halfOpen(left)
 		d.pause(ctx, d.Gen.Config.Drain.Settle)
-		d.quiet(ctx, steered, begun)
+		d.quiet(ctx, left, begun)
 	}
 	if problem != nil {
 		problem = fmt.Errorf("%w: what generation %d has accepted but not read may be lost", problem, d.Gen.N)
@@ -182,7 +190,8 @@ func (d *Drain) halfOpen(halves []half) map[uint64]bool {
 	return found
 }
 
-// half is the socket that a generation accepts on: of a steered pair, or one that it alone has.
+// half is the socket that a generation accepts on: of a steered pair, or one that it alone has; fd is nil where it is not held
+// any more.
 type half struct {
 	fd   *sys.FD
 	info sys.Socket
@@ -278,24 +287,13 @@ func (d *Drain) idle(ctx context.Context) (string, error) {
 	defer cancel()
 	ctx, cancel = until(ctx, d.Hurry)
 	defer cancel()
-	var infos []sys.Socket
-	d.Host.Do(func(held *sockets.Set) {
-		for _, s := range held.Ordered(nil) {
-			infos = append(infos, s.Info)
-			if s.Alternate != nil {
-				if info, err := sys.Inspect(s.Alternate.Num()); err == nil {
-					infos = append(infos, info)
-				}
-			}
-		}
-	})
 	left, began := 0, time.Now()
 	err := divert.WaitIdle(ctx, func() (int, error) {
 		pids, err := d.Gen.Tree.PIDs()
 		if err != nil {
 			return 0, err
 		}
-		left, err = divert.Connections(pids, infos)
+		left, err = divert.Connections(pids, d.sockets)
 		return left, err
 	})
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
@@ -305,8 +303,7 @@ func (d *Drain) idle(ctx context.Context) (string, error) {
 }
 
 // leave sees to it that nothing waits in the listeners that n alone has when it closes them: the kernel would reset that.
-// From now on they drop what asks for a connection, which asks again a second later, and then whoever listens there. That
-// is why it is not done any sooner: where n+1 has bound another socket at the same address this one still gets its share.
+// From now on who connects finds another listener of the address, or none.
 func (d *Drain) leave(ctx context.Context) {
 	var leaving []*sys.FD
 	d.Host.Do(func(*sockets.Set) { leaving, d.Gen.Leaving = d.Gen.Leaving, nil })
@@ -320,13 +317,27 @@ func (d *Drain) leave(ctx context.Context) {
 		if info, err := sys.Inspect(fd.Num()); err == nil {
 			halves = append(halves, half{fd, info})
 		}
-		if err := sys.DropSYNs(fd.Num()); err != nil {
+		if err := sys.HideListener(fd.Num()); err != nil {
 			d.Host.Note(Warning, fmt.Sprintf("what waits in a socket that generation %d closes may be lost: %v", d.Gen.N, err))
 		}
 	}
 	begun := d.halfOpen(halves)
 	d.pause(ctx, d.Gen.Config.Drain.Settle)
 	d.quiet(ctx, halves, begun)
+}
+
+// accepted describes the sockets from which n has accepted connections.
+func accepted(held *sockets.Set, n *Generation) []sys.Socket {
+	infos := slices.Clone(n.dropped)
+	for _, s := range held.Ordered(nil) {
+		infos = append(infos, s.Info)
+		if s.Alternate != nil {
+			if info, err := sys.Inspect(s.Alternate.Num()); err == nil {
+				infos = append(infos, info)
+			}
+		}
+	}
+	return infos
 }
 
 // signal tells n to stop, and sees to it that all of it ends.

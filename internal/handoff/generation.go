@@ -80,6 +80,7 @@ type Generation struct {
 	Adopted bool
 
 	sockets   map[string]config.SocketValue // as its placeholders show them, also when they are not held any more
+	dropped   []sys.Socket                  // what it accepts on and is not held any more since its successor serves
 	extend    func(time.Duration)           // moves the deadline of the ready step
 	ready     chan struct{}
 	readyOnce sync.Once

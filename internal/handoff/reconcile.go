@@ -9,6 +9,7 @@ import (
 	"github.com/8265a91a/supervisor/internal/config"
 	"github.com/8265a91a/supervisor/internal/probe"
 	"github.com/8265a91a/supervisor/internal/sockets"
+	"github.com/8265a91a/supervisor/internal/sys"
 )
 
 // reconcile asks the new worker what it listens on. What it bound itself is stored; what nobody listens on any more
@@ -105,8 +106,8 @@ func (h *Handoff) byInode(suits func(*sockets.Socket) bool) map[uint64]uint64 {
 	return cookies
 }
 
-// noteReplaced tells of sockets that the newcomer did not take, but bound anew at the same address: clients that come while
-// the old one is left wait a second (see [Drain]). HAProxy does that when an option differs, and, without "v6only", for
+// noteReplaced tells of sockets that the newcomer did not take, but bound anew at the same address: the old one is left to
+// its worker (see [Drain]). HAProxy does that when an option differs, and, without "v6only", for
 // every specific IPv6 address, on which the kernel sets that option by itself.
 func (h *Handoff) noteReplaced() {
 	unconfigured := Unconfigured(h.New.Config)
@@ -196,10 +197,10 @@ func (h *Handoff) dropUnused(held *sockets.Set) (n int) {
 		case !unconfigured(s) && (h.claimed == nil || !h.unclaimed(s)):
 			continue
 		case s.Origin == sockets.Bound:
-			h.leave(s)
+			h.part(s)
 			RemoveBound(held, s)
 		default:
-			h.leave(s)
+			h.part(s)
 			held.Remove(s)
 		}
 		n++
@@ -207,13 +208,27 @@ func (h *Handoff) dropUnused(held *sockets.Set) (n int) {
 	return n
 }
 
-// leave lets the drain of Old have a listener that only Old accepts on from now: what waits in it when Old closes it is
-// lost, so nothing must. One that New may have open is let be.
-func (h *Handoff) leave(s *sockets.Socket) {
-	if h.Old == nil || h.Old.State != Draining || s.Info.Network != "tcp" || h.claimed == nil || h.claimed[s.Cookie] {
+// part has the old generation drain what it accepted from s, which goes: nothing of that may wait in it, or be in hand, when
+// it is told to stop. Who connects to an address that the configuration does not have any more is refused from now on. A
+// listener that a worker bound itself may be needed by its own processes, and is left to it until then.
+func (h *Handoff) part(s *sockets.Socket) {
+	if h.Old == nil || h.Old.State != Draining {
+		return
+	}
+	h.Old.dropped = append(h.Old.dropped, s.Info)
+	bound := s.Origin == sockets.Bound
+	if s.Info.Network != "tcp" || !bound && (h.claimed == nil || h.claimed[s.Cookie]) { // New may have it open
 		return
 	}
 	if dup, err := s.Slot(h.Old.Slot).Dup(); err == nil {
 		h.Old.Leaving = append(h.Old.Leaving, dup)
+	}
+	for _, fd := range []*sys.FD{s.FD, s.Alternate} {
+		if fd == nil || !bound {
+			continue
+		}
+		if err := sys.HideListener(fd.Num()); err != nil {
+			h.Host.Note(Warning, fmt.Sprintf("generation %d accepts connections of socket %s (%s), which goes, until its end: %v", h.Old.N, s.Name, s.Info.Address, err))
+		}
 	}
 }

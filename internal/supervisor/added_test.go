@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/8265a91a/supervisor/internal/control"
+	"github.com/8265a91a/supervisor/internal/sys"
 )
 
 // other is an address of this service beside that of "http".
@@ -63,4 +64,54 @@ func TestEarlyClientOfAddedSocket(t *testing.T) {
 	if w := s.warnings(); len(w) > 0 {
 		t.Errorf("warnings: %q", w)
 	}
+}
+
+// What the old worker has accepted from a socket that a reload drops is waited for, and nobody else comes to it.
+func TestDroppedSocket(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	drain := "[drain]\nsettle = \"10ms\"\ntimeout = \"5s\"\nidle = \"20s\"\n"
+	table := func(name, listen string) string {
+		return fmt.Sprintf("[[socket]]\nname = %q\nlisten = %q\n", name, listen)
+	}
+	path := s.dir + "/path"
+	s.configure(drain + table("http", s.addr) + table("more", s.other(8081)) + table("path", "unix:"+path))
+	s.arguments("-drain=abrupt")
+	s.start()
+	load := s.load()
+	answers := make(chan error)
+	for network, addr := range map[string]string{"tcp": s.other(8081), "unix": path} {
+		conn, err := net.Dial(network, addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(limit))
+		go func() {
+			answer, err := request(conn, "/slow?ms=2000")
+			if err != nil || !strings.HasSuffix(answer, " gen=1") {
+				err = fmt.Errorf("%s: answer %q, %w", network, answer, err)
+			}
+			answers <- err
+		}()
+	}
+	s.accepted(2, sys.Socket{Network: "tcp", Host: s.host(), Port: 8081}, sys.Socket{Network: "unix", Address: path})
+	s.configure(drain)
+	s.must()
+	for network, addr := range map[string]string{"tcp": s.other(8081), "unix": path} {
+		if _, err := net.Dial(network, addr); err == nil {
+			t.Errorf("%s is there", addr)
+		}
+	}
+	for range 2 {
+		if err := <-answers; err != nil {
+			t.Error(err)
+		}
+	}
+	s.settled()
+	load.end()
+	if w := s.warnings(); len(w) > 0 {
+		t.Errorf("warnings: %q", w)
+	}
+	s.stop()
 }

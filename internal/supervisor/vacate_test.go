@@ -33,15 +33,19 @@ func (s *service) idled(n int) (note string) {
 	return note
 }
 
-// accepted waits until the serving generation has accepted a connection.
-func (s *service) accepted() {
+// host is the service's address without the port.
+func (s *service) host() string {
+	host, _, _ := strings.Cut(s.addr, ":")
+	return host
+}
+
+// accepted waits until the serving generation has n connections from the sockets.
+func (s *service) accepted(n int, from ...sys.Socket) {
 	s.t.Helper()
 	pid, _ := s.serving()
-	host, _, _ := strings.Cut(s.addr, ":")
 	s.eventually(func() string {
-		n, err := divert.Connections([]int{pid}, []sys.Socket{{Network: "tcp", Host: host, Port: 8080}})
-		if n == 0 || err != nil {
-			return fmt.Sprintf("worker %d has %d connections, %v", pid, n, err)
+		if have, err := divert.Connections([]int{pid}, from); have != n || err != nil {
+			return fmt.Sprintf("worker %d has %d connections, not %d, %v", pid, have, n, err)
 		}
 		return ""
 	})
@@ -61,7 +65,7 @@ func TestQuickReloads(t *testing.T) {
 			}
 			answers <- err
 		}()
-		s.accepted()
+		s.accepted(1, sys.Socket{Network: "tcp", Host: s.host(), Port: 8080})
 		if n < 3 {
 			s.must()
 		}
@@ -89,7 +93,7 @@ func TestVacateHasALimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	s.accepted()
+	s.accepted(1, sys.Socket{Network: "tcp", Host: s.host(), Port: 8080})
 	s.must()
 	began := time.Now()
 	s.must()

@@ -33,25 +33,21 @@ func KeepIncoming(n int) error {
 	return os.NewSyscallError("setsockopt(SO_DETACH_FILTER)", unix.SetsockoptInt(n, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0))
 }
 
-// DropSYNs makes the borrowed TCP listener n drop every request for a new connection, until [KeepIncoming]; handshakes
-// under way are completed. A dropped SYN is sent again by its client a second later.
-func DropSYNs(n int) error {
-	const flags, syn, ack = 13, 0x02, 0x10 // the filter of a TCP socket sees the TCP header first
-	return attach(n, unix.SO_ATTACH_FILTER, "SO_ATTACH_FILTER", []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: flags},
-		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: syn | ack},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: syn, Jt: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: math.MaxUint32},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-	})
+// HideListener keeps new connections from the borrowed TCP listener n, for all who have it open: they find another
+// listener of their address, or are refused. What waits in its queue and what has begun its handshake still comes, and
+// whoever accepts from it notices nothing. There is no way back (SO_BINDTOIFINDEX, to an interface that there is not;
+// Linux 5.7 without privilege).
+func HideListener(n int) error {
+	const nowhere = math.MaxInt32
+	if at, err := unix.GetsockoptInt(n, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX); err == nil && at == nowhere {
+		return nil // another change would need privilege
+	}
+	return os.NewSyscallError("setsockopt(SO_BINDTOIFINDEX)", unix.SetsockoptInt(n, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, nowhere))
 }
 
 func attachReturn(n, opt int, name string, value uint32) error {
-	return attach(n, opt, name, []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: value}})
-}
-
-func attach(n, opt int, name string, program []unix.SockFilter) error {
-	err := unix.SetsockoptSockFprog(n, unix.SOL_SOCKET, opt, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+	program := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: value}}
+	err := unix.SetsockoptSockFprog(n, unix.SOL_SOCKET, opt, &unix.SockFprog{Len: 1, Filter: &program[0]})
 	return os.NewSyscallError("setsockopt("+name+")", err)
 }
 

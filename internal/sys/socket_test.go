@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -286,35 +285,5 @@ func TestUnixFile(t *testing.T) {
 	}
 	if file, err := sys.UnixFile(inode); err != nil || file != 0 {
 		t.Errorf("an abstract socket has the file %d (%v)", file, err)
-	}
-}
-
-func TestDropSYNs(t *testing.T) {
-	l, err := sys.OpenListener(sys.ListenSpec{Network: "tcp", Host: "127.0.0.1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	s, err := sys.Inspect(l.Num())
-	if err != nil {
-		t.Fatal(err)
-	}
-	dial := func() error {
-		conn, err := net.DialTimeout("tcp", s.Address, 50*time.Millisecond)
-		if err == nil {
-			conn.Close()
-		}
-		return err
-	}
-	for _, c := range []struct {
-		set     func(int) error
-		dropped bool
-	}{{sys.DropSYNs, true}, {sys.KeepIncoming, false}, {sys.DropSYNs, true}} {
-		if err := c.set(l.Num()); err != nil {
-			t.Fatal(err)
-		}
-		if err := dial(); os.IsTimeout(err) != c.dropped {
-			t.Errorf("dial: %v, want a timeout: %v", err, c.dropped)
-		}
 	}
 }

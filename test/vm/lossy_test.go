@@ -133,3 +133,40 @@ var _ = scenario("p1-late-handshake", func(t *testing.T, m *Machine) {
 	})
 	s.drained(1)
 })
+
+// A reload drops a socket: what the old worker has accepted from it is answered, and who comes later is refused, never
+// cut. Where another socket has the address from then on, nobody is refused either. This worker ends at once when it is
+// told to stop.
+var _ = scenario("p1-dropped-socket", func(t *testing.T, m *Machine) {
+	config := func(sockets string) string {
+		return `
+[worker]
+command = ["/usr/bin/worker", "-generation", "${generation}", "-drain=abrupt"]
+
+[drain]
+settle = "100ms"
+idle = "8s"
+` + sockets
+	}
+	stays := socketTable("stays", "127.0.0.1:7340")
+	s := m.service("dropped", config(stays+socketTable("goes", "127.0.0.1:7341")+socketTable("moves", "127.0.0.1:7342")), "")
+	s.start()
+	clients := map[load.Class]int{load.New: 1, load.Slow: 4}
+	run := m.Load(load.Options{Target: tcp(7341), Clients: clients, Pause: 20 * time.Millisecond})
+	s.underLoad("p1 a socket stays", tcp(7340), map[load.Class]int{load.New: 1}, func() {
+		s.underLoad("p1 a socket is replaced", tcp(7342), clients, func() {
+			m.progress(run, 20)
+			s.WriteFile(s.config(), config(stays+socketTable("moves", "0.0.0.0:7342")))
+			s.reload()
+			s.drained(1)
+			m.progress(run, 20)
+		})
+	})
+	result := run.Stop()
+	s.report("p1 a socket goes (is refused)", result)
+	for class, c := range result.Classes {
+		if c.Failures() != c.Kinds[load.Refused] || c.Kinds[load.OK] == 0 {
+			t.Errorf("%s clients of the dropped socket were cut:\n%s", class, result)
+		}
+	}
+})
