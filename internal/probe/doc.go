@@ -21,5 +21,6 @@
 // CAP_SYS_PTRACE. Threads need the right to attach as a debugger in addition:
 // kernel.yama.ptrace_scope=1 confines that to descendants, 2 to CAP_SYS_PTRACE.
 // Linux 5.10 or newer on amd64, and the architectures with the generic system
-// call numbers (arm64, riscv64, loong64).
+// call numbers (arm64, riscv64, loong64); on others threads cannot be looked
+// into, which is an error where a socket is not in an epoll set.
 package probe

@@ -23,6 +23,8 @@ const role = "TEST_PROBE"
 
 const limit = 20 * time.Second
 
+const sysPoll = 7
+
 func TestMain(m *testing.M) {
 	if how := os.Getenv(role); how != "" {
 		serve(how)
@@ -51,6 +53,15 @@ func serve(how string) {
 			set[i].fd, set[i].events = int32(3+i), 1
 		}
 		syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&set[0])), uintptr(len(set)), 0, 0, 0, 0)
+	case "old-poll": // amd64's
+		set := []struct {
+			fd              int32
+			events, revents int16
+		}{{3, 1, 0}}
+		syscall.Syscall(sysPoll, uintptr(unsafe.Pointer(&set[0])), 1, 100_000)
+	case "futex": // the descriptor where poll's set would be, and a number of entries where futex has its operation
+		set := []uint32{3, 1}
+		syscall.Syscall6(syscall.SYS_FUTEX, uintptr(unsafe.Pointer(&set[0])), 1<<7, 3, uintptr(unsafe.Pointer(&syscall.Timespec{Sec: 100})), 0, 0)
 	case "write-poll": // waits on the sockets, but not for connections
 		set := []struct {
 			fd              int32

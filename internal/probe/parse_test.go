@@ -1,6 +1,8 @@
 package probe
 
 import (
+	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -60,6 +62,22 @@ func TestParseSyscall(t *testing.T) {
 		if how != tt.how || args != tt.args {
 			t.Errorf("%q: %d %x", tt.text, how, args)
 		}
+	}
+}
+
+// Where the numbers of system calls are not known nobody is called deaf, or taken for one who waits, by those of another
+// architecture.
+func TestUnknownArchitecture(t *testing.T) {
+	for _, arch := range []string{"386", "arm", "mips64le", "ppc64le", "s390x"} {
+		if tables[arch] != nil {
+			t.Errorf("%s is known", arch)
+		}
+	}
+	known := calls
+	defer func() { calls = known }()
+	calls = nil
+	if err := sleepers(os.Getpid(), map[int]uint64{0: 1}, func(uint64) { t.Error("found") }); err == nil || !strings.Contains(err.Error(), runtime.GOARCH) {
+		t.Errorf("an architecture that is not known: %v", err)
 	}
 }
 

@@ -7,9 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -40,6 +44,61 @@ func TestListening(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A worker that was stopped and goes on, or was frozen, is in restart_syscall(2).
+func TestRestartedPoll(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skipf("%s has no poll(2) that is restarted so", runtime.GOARCH)
+	}
+	for how, call := range map[string]string{"old-poll": "^7 ", "futex": "^202 0x[0-9a-f]* 0x80 0x3 "} {
+		fds, inodes := listen(t, "tcp", 1)
+		s := start(t, how, fds)
+		s.begin(t)
+		inCall := func(call string) {
+			t.Helper()
+			for deadline := time.Now().Add(limit); ; time.Sleep(time.Millisecond) {
+				calls, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", s.PID()))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, file := range calls {
+					text, err := os.ReadFile(file)
+					if err == nil && regexp.MustCompile(call).Match(text) {
+						return
+					}
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("%s: no thread is in %q", how, call)
+				}
+			}
+		}
+		state := func(want string) {
+			t.Helper()
+			for deadline := time.Now().Add(limit); ; time.Sleep(time.Millisecond) {
+				status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.PID()))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if strings.Contains(string(status), "\nState:\t"+want) {
+					return
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("%s: %s", how, status)
+				}
+			}
+		}
+		inCall(call)
+		s.Signal(syscall.SIGSTOP)
+		state("T")
+		s.Signal(syscall.SIGCONT)
+		inCall("^219 ")
+		if how == "old-poll" {
+			eventually(t, func() []int { return []int{s.PID()} }, inodes)
+		} else if found, err := probe.Listening([]int{s.PID()}, inodes); err != nil || len(found) > 0 {
+			t.Errorf("%s: found %v, %v", how, found, err)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,30 +20,40 @@ const (
 	byDescriptor call = iota + 1 // the first argument
 	byPollSet                    // struct pollfd *, number
 	bySelectSet                  // number, fd_set *
+	// restarted is restart_syscall(2), with the arguments of the call that a stop or a freeze of the process interrupted.
+	restarted
 )
 
-// calls has the numbers of the system calls in which a thread waits for peers.
-var calls = func() map[int]call {
-	if runtime.GOARCH == "amd64" {
-		return map[int]call{
-			0: byDescriptor /* read */, 43: byDescriptor /* accept */, 288: byDescriptor, /* accept4 */
-			45: byDescriptor /* recvfrom */, 47: byDescriptor /* recvmsg */, 299: byDescriptor, /* recvmmsg */
-			7: byPollSet /* poll */, 271: byPollSet, /* ppoll */
-			23: bySelectSet /* select */, 270: bySelectSet, /* pselect6 */
-		}
-	}
-	return map[int]call{ // include/uapi/asm-generic/unistd.h
-		63: byDescriptor /* read */, 202: byDescriptor /* accept */, 242: byDescriptor, /* accept4 */
-		207: byDescriptor /* recvfrom */, 212: byDescriptor /* recvmsg */, 243: byDescriptor, /* recvmmsg */
-		73: byPollSet /* ppoll */, 72: bySelectSet, /* pselect6 */
-	}
-}()
+// calls has the numbers of the system calls in which a thread waits for peers; nil where they are not known.
+var calls = tables[runtime.GOARCH]
+
+var tables = map[string]map[int]call{
+	"amd64": {
+		0: byDescriptor /* read */, 43: byDescriptor /* accept */, 288: byDescriptor, /* accept4 */
+		45: byDescriptor /* recvfrom */, 47: byDescriptor /* recvmsg */, 299: byDescriptor, /* recvmmsg */
+		7: byPollSet /* poll */, 271: byPollSet, /* ppoll */
+		23: bySelectSet /* select */, 270: bySelectSet, /* pselect6 */
+		219: restarted,
+	},
+	"arm64": generic, "loong64": generic, "riscv64": generic,
+}
+
+// generic is include/uapi/asm-generic/unistd.h.
+var generic = map[int]call{
+	63: byDescriptor /* read */, 202: byDescriptor /* accept */, 242: byDescriptor, /* accept4 */
+	207: byDescriptor /* recvfrom */, 212: byDescriptor /* recvmsg */, 243: byDescriptor, /* recvmmsg */
+	73: byPollSet /* ppoll */, 72: bySelectSet, /* pselect6 */
+	128: restarted,
+}
 
 // maxSet bounds the sets that are read out of another process's memory.
 const maxSet = 1 << 16
 
 // sleepers calls found for each of sockets (inodes by descriptor) on which a thread of pid sleeps.
 func sleepers(pid int, sockets map[int]uint64, found func(uint64)) error {
+	if calls == nil {
+		return fmt.Errorf("what threads wait on is not known on %s", runtime.GOARCH)
+	}
 	dir := fmt.Sprintf("/proc/%d/task", pid)
 	d, err := os.Open(dir)
 	if err != nil {
@@ -62,6 +73,9 @@ func sleepers(pid int, sockets map[int]uint64, found func(uint64)) error {
 			continue
 		}
 		how, args := parseSyscall(string(text))
+		if how == restarted {
+			how = whatRestarted(dir + "/" + thread)
+		}
 		fds, err := waitedOn(pid, how, args)
 		if err != nil {
 			errs = append(errs, unlessGone(err))
@@ -77,6 +91,16 @@ func sleepers(pid int, sockets map[int]uint64, found func(uint64)) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// whatRestarted tells a restarted poll(2) from a sleep, whose arguments mean something else, by the function of the kernel
+// in which the thread waits; it returns 0 where that does not tell.
+func whatRestarted(thread string) call {
+	function, err := sys.ReadProc(thread+"/wchan", nil)
+	if err == nil && bytes.Contains(function, []byte("poll")) {
+		return byPollSet
+	}
+	return 0
 }
 
 // parseSyscall reads /proc/PID/task/TID/syscall: the number, six arguments, stack pointer and program counter of a
