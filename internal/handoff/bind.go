@@ -55,21 +55,37 @@ func Resolver(host Host, g *Generation) func(intercept.Request) (*sys.FD, error)
 	return func(req intercept.Request) (dup *sys.FD, err error) {
 		host.Do(func(held *sockets.Set) {
 			var list []intercept.Listener
+			byFD := map[int]*sockets.Socket{}
 			for _, s := range held.Ordered(nil) {
 				ip, err := netip.ParseAddr(s.Info.Host)
 				if err != nil {
 					continue
 				}
-				list = append(list, intercept.Listener{
-					Network: s.Info.Network, Address: netip.AddrPortFrom(ip, uint16(s.Info.Port)), FD: s.Slot(g.Slot).Num(),
-				})
+				fd := s.Slot(g.Slot).Num()
+				byFD[fd] = s
+				list = append(list, intercept.Listener{Network: s.Info.Network, Address: netip.AddrPortFrom(ip, uint16(s.Info.Port)), FD: fd})
 			}
-			if fd, ok := intercept.Match(req, list); ok {
-				dup, err = sys.DupNum(fd)
+			fd, ok := intercept.Match(req, list)
+			if !ok {
+				return
+			}
+			if dup, err = sys.DupNum(fd); err == nil && setsMode(byFD[fd], req.Nonblock) {
+				err = sys.SetNonblock(fd, req.Nonblock)
 			}
 		})
-		return dup, err
+		if err != nil {
+			dup.Close()
+			return nil, err
+		}
+		return dup, nil
 	}
+}
+
+// setsMode tells whether a socket gets the mode of the one that the worker made, whose place it takes. What the worker has
+// done to its own socket it has done to this one, but not against the configuration. And most servers set O_NONBLOCK only
+// after their bind: to clear it until then would let another generation block in accept(2), unless it has the other half.
+func setsMode(s *sockets.Socket, nonblock bool) bool {
+	return s.Nonblock == nil && (nonblock || s.Alternate != nil)
 }
 
 // withoutBind is for a check, which binds nothing.

@@ -9,8 +9,8 @@
 // carries it out. All other system calls cost what they did.
 //
 // Limits: options that the server set on its own socket before bind are lost
-// (but O_NONBLOCK and close-on-exec, which are copied); an AF_INET6 socket may
-// become an AF_INET one; unix sockets and 32-bit programs on a 64-bit kernel are
+// (but close-on-exec, which is copied, and O_NONBLOCK, which the supervisor is
+// told); an AF_INET6 socket may become an AF_INET one; unix sockets and 32-bit programs on a 64-bit kernel are
 // not seen; io_uring's bind (Linux 6.11) is not either; one such filter per
 // process chain; a signal that arrives before the supervisor has taken the call
 // up, and whose handler does not restart system calls, makes bind fail with

@@ -127,13 +127,18 @@ func listener(t *testing.T, network, host string) intercept.Listener {
 	return intercept.Listener{Network: network, Address: netip.MustParseAddrPort(s.Address), FD: fd.Num()}
 }
 
-// resolver answers with duplicates of listeners.
+// resolver answers with duplicates of listeners, in the mode of the worker's own socket.
 func resolver(listeners ...intercept.Listener) func(intercept.Request) (*sys.FD, error) {
 	return func(r intercept.Request) (*sys.FD, error) {
-		if fd, ok := intercept.Match(r, listeners); ok {
-			return sys.DupNum(fd)
+		fd, ok := intercept.Match(r, listeners)
+		if !ok {
+			return nil, nil
 		}
-		return nil, nil
+		dup, err := sys.DupNum(fd)
+		if err == nil {
+			err = sys.SetNonblock(fd, r.Nonblock)
+		}
+		return dup, err
 	}
 }
 

@@ -6,6 +6,8 @@ import "net/netip"
 type Request struct {
 	Network string
 	Address netip.AddrPort
+	// Nonblock is O_NONBLOCK of the socket that the worker made.
+	Nonblock bool
 	// PID is the process that calls.
 	PID int
 }

@@ -17,7 +17,7 @@ import (
 
 // Serve answers the calls that arrive at the borrowed notification descriptor until no process is left that could make
 // one (nil), or ctx is done (its cause). resolve returns the descriptor that is to take the place of the server's, which
-// Serve closes, or nil, which lets the kernel bind, as an error does. report, if not nil, is told why a call that is
+// Serve closes, or nil, which lets the kernel bind, as an error does; its flags are left as they are. report, if not nil, is told why a call that is
 // ours could not be answered with our socket. Both are called from this goroutine.
 func Serve(ctx context.Context, notify *sys.FD, resolve func(Request) (*sys.FD, error), report func(error)) error {
 	dup, err := notify.Dup()
@@ -105,7 +105,7 @@ func (s *server) replace(call sys.BindCall) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("inspect socket of bind to %s by process %d: %w", address, call.TID, err)
 	}
-	ours, err := s.resolve(Request{Network: c.socket.Network, Address: address, PID: c.pid})
+	ours, err := s.resolve(Request{Network: c.socket.Network, Address: address, Nonblock: c.socket.Nonblock, PID: c.pid})
 	if err != nil {
 		return false, fmt.Errorf("bind to %s by process %d: %w", address, c.pid, err)
 	}
@@ -116,9 +116,6 @@ func (s *server) replace(call sys.BindCall) (bool, error) {
 	if cookie, err := sys.Cookie(ours.Num()); err == nil && cookie == c.socket.Cookie {
 		// Replaced already, then a signal interrupted the call and the kernel began it anew.
 		return true, nil
-	}
-	if err := sys.SetNonblock(ours.Num(), c.socket.Nonblock); err != nil {
-		return false, fmt.Errorf("bind to %s by process %d: %w", address, c.pid, err)
 	}
 	if err := sys.ReplaceBindSocket(s.notify, call, ours.Num(), c.cloexec); err != nil {
 		return false, fmt.Errorf("bind to %s by process %d: %w", address, c.pid, err)

@@ -28,7 +28,7 @@ func TestBindGetsOurSocket(t *testing.T) {
 	dial(t, "tcp", tcp.Address)
 	dial(t, "udp", udp.Address)
 	if on, err := sys.Nonblock(tcp.FD); err != nil || !on {
-		t.Errorf("O_NONBLOCK of the replaced socket was not copied (%v)", err)
+		t.Errorf("O_NONBLOCK of the replaced socket was not told (%v)", err)
 	}
 	w.cmd.Process.Kill()
 	select {
