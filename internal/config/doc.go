@@ -21,7 +21,7 @@
 //	directory           P  string    working directory; default "/"
 //	sockets                array     conventions: systemd, getsocks, nginx, fpm, starter, unicorn, nghttpx, einhorn, stdin, argv, bind;
 //	                                 default ["systemd"], or ["getsocks"] where the command uses ${getsocks} or ${getsocks_fd}.
-//	                                 bind excludes all others; nginx, fpm, unicorn and nghttpx exclude each other
+//	                                 nginx, fpm, unicorn and nghttpx exclude each other
 //	watchdog               duration  the worker must send WATCHDOG=1 this often; default "0s", no watchdog
 //	pid_file            P  string    where a generation writes its pid, with ${dir} or ${generation}; needs pid_link
 //	pid_link            P  string    fixed path, made a link to the serving generation's pid_file (${runtime} and ${name} only)

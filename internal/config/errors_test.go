@@ -72,7 +72,6 @@ func TestMistakes(t *testing.T) {
 		{worker(`directory = ""`), `3: worker.directory: is empty`},
 		{worker(`sockets = ["sytemd"]`), `3: worker.sockets: unknown value "sytemd" (did you mean "systemd"?)`},
 		{worker(`sockets = ["nginx", "nginx"]`), `3: worker.sockets: "nginx" is there twice`},
-		{worker(`sockets = ["bind", "systemd"]`), `3: worker.sockets: "bind" excludes all other conventions (with it the server needs no other)`},
 		{worker(`sockets = ["systemd", "fpm", "nginx"]`), `3: worker.sockets: "fpm", "nginx" exclude each other, they belong to different servers (name the one that the worker is)`},
 		{worker(`watchdog = "-1s"`), `3: worker.watchdog: "-1s" is negative`},
 		{worker(`pid_file = "${dir}/pid"`), `3: worker.pid_file: is there without pid_link (pid_link is the fixed path that points to it)`},
@@ -253,6 +252,7 @@ func TestSoundTogether(t *testing.T) {
 	for _, text := range []string{
 		worker(`sockets = ["bind"]`, `[[socket]]`, `name = "a"`, `listen = "udp::1"`),
 		worker(`sockets = ["stdin"]`, `[[socket]]`, `name = "a"`, `listen = "/run/x"`),
+		worker(`sockets = ["bind", "systemd"]`, `[[socket]]`, `name = "a"`, `listen = "/run/x"`),
 		worker(`sockets = ["systemd", "stdin"]`, `[[socket]]`, `name = "a"`, `listen = "/run/x"`, `[[socket]]`, `name = "b"`, `listen = ":2"`),
 		drain(`divert = "steer"`, `[[socket]]`, `name = "a"`, `nonblock = true`, `[[socket]]`, `name = "b"`, `listen = "/run/x"`),
 		drain(`divert = "steer"`),

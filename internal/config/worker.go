@@ -133,9 +133,6 @@ func (t *table) conventions(w *Worker) {
 	t.choices("sockets", &w.Conventions, ConventionSystemd, ConventionGetsocks, ConventionNginx, ConventionFPM,
 		ConventionStarter, ConventionUnicorn, ConventionNghttpx, ConventionEinhorn, ConventionStdin,
 		ConventionArgv, ConventionBind)
-	if len(w.Conventions) > 1 && slices.Contains(w.Conventions, ConventionBind) {
-		t.fail("sockets", bad("with it the server needs no other", `"bind" excludes all other conventions`))
-	}
 	var found []string
 	for _, c := range w.Conventions {
 		if slices.Contains(native, c) && !slices.Contains(found, c) {

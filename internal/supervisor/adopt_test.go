@@ -66,7 +66,7 @@ func TestAdoptForkingWorker(t *testing.T) {
 	for range 8 {
 		clients.Go(func() {
 			for n := 0; ; n++ {
-				body, err := get(s.addr, "/child?ms=5")
+				body, err := get("tcp", s.addr, "/child?ms=5")
 				if err != nil || !strings.HasSuffix(body, "child: <nil>\n") {
 					t.Errorf("request %d: %q, %v", n, body, err)
 					return

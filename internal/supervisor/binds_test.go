@@ -206,6 +206,45 @@ func TestHeirBinds(t *testing.T) {
 	s.stop()
 }
 
+// A server may take one socket in one way, and bind another by itself.
+func TestBindBesideAnotherConvention(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	path := s.dir + "/path"
+	s.configure(fmt.Sprintf("[worker]\nsockets = [\"systemd\", \"bind\"]\ncommand = [%q, \"-generation\", \"${generation}\", \"-idle=ADDR\", \"-bind=tcp:ADDR\"]\n"+
+		"[[socket]]\nname = \"http\"\nlisten = \"ADDR\"\n[[socket]]\nname = \"path\"\nlisten = \"unix:%s\"\n", workerProgram, path))
+	s.start()
+	before := s.fds().Sockets
+	load := s.load()
+	for n := 1; n <= 3; n++ {
+		if _, now := s.alone(); now != n {
+			t.Fatalf("generation %d serves, not %d", now, n)
+		}
+		for network, addr := range map[string]string{"tcp": s.addr, "unix": path} {
+			if answer, err := askAt(network, addr); err != nil || !strings.HasSuffix(answer, fmt.Sprint("gen=", n)) {
+				t.Errorf("%s: %q, %v", network, answer, err)
+			}
+		}
+		if n == 2 {
+			s.kill()
+			s.start()
+		}
+		s.reload()
+	}
+	after := s.fds().Sockets
+	for i := range after {
+		after[i].Holders, before[i].Holders = nil, nil
+	}
+	if diff := cmp.Diff(before, after); diff != "" || len(after) != 2 {
+		t.Errorf("held: %s", diff)
+	}
+	load.end()
+	if w := s.warnings(); len(w) > 0 {
+		t.Errorf("warnings: %q", w)
+	}
+	s.stop()
+}
+
 // The supervisor is killed while a worker starts, which binds when there is none: the next one answers, and goes on with the
 // handoff. The first start as well as a reload.
 func TestBindWhileNobodyAnswers(t *testing.T) {

@@ -14,17 +14,20 @@ import (
 )
 
 // ask makes one connection, one request, and returns the first line of the answer: "pid=N gen=G".
-func ask(addr string) (string, error) { return askPath(addr, "/") }
+func ask(addr string) (string, error) { return askAt("tcp", addr) }
 
-func askPath(addr, path string) (string, error) {
-	body, err := get(addr, path)
+func askPath(addr, path string) (string, error) { return firstLine(get("tcp", addr, path)) }
+
+func askAt(network, addr string) (string, error) { return firstLine(get(network, addr, "/")) }
+
+func firstLine(body string, err error) (string, error) {
 	line, _, _ := strings.Cut(body, "\n")
 	return line, err
 }
 
 // get makes one connection, one request, and returns the answer's body.
-func get(addr, path string) (string, error) {
-	conn, err := net.DialTimeout("tcp", addr, 20*time.Second)
+func get(network, addr, path string) (string, error) {
+	conn, err := net.DialTimeout(network, addr, 20*time.Second)
 	if err != nil {
 		return "", err
 	}
@@ -34,11 +37,7 @@ func get(addr, path string) (string, error) {
 }
 
 // request makes the only request of a connection, and returns the first line of the answer.
-func request(conn net.Conn, path string) (string, error) {
-	body, err := body(conn, path)
-	line, _, _ := strings.Cut(body, "\n")
-	return line, err
-}
+func request(conn net.Conn, path string) (string, error) { return firstLine(body(conn, path)) }
 
 // body makes the only request of a connection, and returns the answer's body.
 func body(conn net.Conn, path string) (string, error) {

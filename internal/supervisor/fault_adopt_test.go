@@ -18,7 +18,7 @@ func TestAdoptedWorkerForks(t *testing.T) {
 	answered := make(chan error, 1)
 	s.startedAt("strays", func() {
 		go func() {
-			body, err := get(s.addr, "/child?ms=1000")
+			body, err := get("tcp", s.addr, "/child?ms=1000")
 			if err == nil && !strings.HasSuffix(body, "child: <nil>\n") {
 				err = fmt.Errorf("answer %q", body)
 			}
