@@ -14,8 +14,6 @@ import (
 	"github.com/8265a91a/supervisor/test/load"
 )
 
-const perClass = 6
-
 func (r *rig) clients() map[load.Class]int {
 	c := map[load.Class]int{load.New: perClass, load.Late: perClass}
 	if !r.s.noKeep {
@@ -69,7 +67,7 @@ func bare(toml string) string {
 func (r *rig) replace(reloads int) *measured {
 	r.t.Helper()
 	first := r.status().Generations[0].N
-	m := &measured{Reloads: reloads, Classes: map[load.Class]counted{}}
+	m := &timed{measured: &measured{Reloads: reloads, Classes: map[load.Class]counted{}}}
 	result := r.under(r.clients(), func() {
 		for i := range reloads {
 			began := time.Now()
@@ -92,7 +90,7 @@ func (r *rig) replace(reloads int) *measured {
 		}
 	}
 	m.finish()
-	return m
+	return m.measured
 }
 
 // kinds says what the failed requests met.
@@ -110,6 +108,9 @@ func kinds(c *load.Count) string {
 func (r *rig) judge(m *measured) {
 	r.t.Helper()
 	want := config.DivertSteer
+	if r.s.network() == "unix" {
+		want = config.DivertFence
+	}
 	if d := r.configured.Drain.Divert; d == config.DivertNone || d == config.DivertAuto && r.configured.Handoff.Fetch == config.FetchGetsocks {
 		want = config.DivertNone
 	}
@@ -119,11 +120,11 @@ func (r *rig) judge(m *measured) {
 	for _, class := range slices.Sorted(maps.Keys(m.Classes)) {
 		c := m.Classes[class]
 		lost := c.Failed
-		if class == load.Keep {
-			if !r.s.keepLossless {
-				continue
-			}
+		if r.s.keepLossless {
 			lost += c.Idle
+		}
+		if class == load.Keep && r.s.abrupt {
+			lost = 0
 		}
 		if lost > 0 {
 			r.t.Errorf("%s: %d of %d lost with the preset's settings (%s)", class, lost, c.Requests, c.Kinds)

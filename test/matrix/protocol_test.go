@@ -12,6 +12,7 @@ import (
 var (
 	redisPing    = []load.Step{{Send: "PING\r\n", Expect: "+PONG\r\n"}}
 	memcached    = []load.Step{{Send: "version\r\n", Expect: "VERSION "}, {Expect: "\r\n"}}
+	natsPing     = []load.Step{{Expect: "INFO "}, {Expect: "\r\n"}, {Send: "CONNECT {\"verbose\":false}\r\nPING\r\n", Expect: "PONG\r\n"}}
 	mqttConnect  = []load.Step{{Send: "\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00", Expect: "\x20\x02\x00\x00"}}
 	ftpGreeting  = []load.Step{{Expect: "220 "}, {Expect: "\r\n"}, {Send: "QUIT\r\n", Expect: "221 "}}
 	imapGreeting = []load.Step{{Expect: "* OK "}, {Send: "a LOGOUT\r\n", Expect: "a OK"}}

@@ -35,7 +35,11 @@ signal = "` + signal + `"
 var pythonServers = []*server{
 	{
 		name: "gunicorn", title: "gunicorn (sync)", version: "gunicorn", preset: "gunicorn", noKeep: true, files: wsgi,
-		breaks: append(appModes("exit"), breakage{"hangs", "echo hang > /srv/@NAME@/mode", "rm /srv/@NAME@/mode", []string{"no result"}}),
+		breaks: append(appModes("exit"), breakage{kind: hangs, what: hangs, how: "echo hang > /srv/@NAME@/mode", mend: "rm /srv/@NAME@/mode", words: []string{"no result"}}),
+	},
+	{
+		name: "gunicorn-unix", title: "gunicorn (gthread) on a Unix socket", version: "gunicorn", preset: "gunicorn", slow: true, listen: "/srv/@NAME@/http.sock", files: wsgi, setup: ownDirectory,
+		edit: []string{`"--workers", "2"`, `"--workers", "2", "--threads", "16"`},
 	},
 	{
 		name: "gunicorn-threads", title: "gunicorn (gthread)", version: "gunicorn", preset: "gunicorn", slow: true, files: wsgi,
@@ -47,9 +51,12 @@ var pythonServers = []*server{
 		breaks: appModes("exit", "hang", "die"),
 	},
 	{
+		name: "uvicorn-unix", title: "uvicorn on a Unix socket", version: "uvicorn", preset: "uvicorn", slow: true, listen: "/srv/@NAME@/http.sock", files: asgi, setup: ownDirectory,
+	},
+	{
 		name: "hypercorn", version: "python3-hypercorn", preset: "uvicorn", slow: true, files: asgi,
 		edit:   []string{`"/usr/bin/uvicorn", "--fd", "${fd:http}"`, `"/usr/bin/python3", "-m", "hypercorn", "-b", "fd://${fd:http}"`},
-		breaks: []breakage{{"exits", "echo exit > /srv/@NAME@/mode", "rm /srv/@NAME@/mode", []string{"ended before it was ready"}}},
+		breaks: appModes("exit"),
 	},
 	{
 		name: "daphne", version: "python3-daphne", preset: "uvicorn", slow: true, files: asgi,

@@ -48,7 +48,7 @@ func newRig(t *testing.T, m *vm.Machine, s *server, port int) *rig {
 	return r
 }
 
-func (r *rig) expand(text string) string { return expand(text, r.s.name, r.port) }
+func (r *rig) expand(text string) string { return r.s.expand(text, r.port) }
 
 func (r *rig) config() string { return "/etc/supervisor/" + r.s.name + ".toml" }
 
@@ -77,6 +77,19 @@ func (r *rig) initialize() {
 		r.WriteFile(r.config(), text)
 	}
 	r.Systemctl("daemon-reload")
+}
+
+// signalFirst tells whether the old generation ends before the next one starts.
+func (r *rig) signalFirst() bool { return r.configured.Handoff.Order == config.OrderSignalFirst }
+
+// held are the sockets of the service.
+func (r *rig) held() []control.Held {
+	r.t.Helper()
+	var fds control.FDs
+	if err := json.Unmarshal([]byte(r.Run("supervisor", "fds", r.s.name, "--json")), &fds); err != nil {
+		r.t.Fatal(err)
+	}
+	return fds.Sockets
 }
 
 // start starts the service; its sockets come with it, as its drop-in names them.
@@ -148,7 +161,7 @@ func (r *rig) drained() {
 // load is what the clients do.
 func (r *rig) load(clients map[load.Class]int) load.Options {
 	return load.Options{
-		Target: load.Target{Address: r.expand("@ADDR@"), TLS: r.s.tls},
+		Target: load.Target{Network: r.s.network(), Address: r.expand("@ADDR@"), TLS: r.s.tls},
 		Script: r.s.script, Clients: clients, Pause: 10 * time.Millisecond,
 	}
 }

@@ -3,24 +3,34 @@
 package matrix
 
 import (
+	"cmp"
 	"embed"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/8265a91a/supervisor/internal/config"
 	"github.com/8265a91a/supervisor/test/load"
 	"github.com/8265a91a/supervisor/test/vm"
 )
 
 // server is a row: how a server is set up, spoken to and broken. In its texts @NAME@ is the name of the service,
-// @PORT@ its port and @ADDR@ 127.0.0.1 with the port.
+// @PORT@ its port and @ADDR@ what it listens on.
 type server struct {
 	name string
 	// title is what the table says, default name; version is a Debian package, or a literal that begins with "=".
 	title, version string
+	// source is the package of a server that is not Debian's; own says that it is a program of this tree.
+	source string
+	own    bool
+	// listen is an address or the path of a Unix socket, default 127.0.0.1:@PORT@.
+	listen string
+	// root is the root file system, default trixie/matrix.
+	root string
 	// quick servers are the ones of the quick run.
 	quick bool
 	// preset is for "supervisor init"; without one toml and dropin are what is written.
@@ -28,14 +38,16 @@ type server struct {
 	toml, dropin string
 	// edit are replacements in what the preset wrote: pairs of old and new.
 	edit []string
-	// files and then a script set the server up.
+	// fetch brings what no package of the root has. files and then a script set the server up.
+	fetch func(m *vm.Machine, t *testing.T)
 	files map[string]string
 	setup string
 	// script is what is spoken in the place of HTTP, udp what is sent in datagrams too.
 	script, udp []load.Step
 	tls         bool
-	// noKeep: one request a connection. keepLossless: no kept connection may be lost either.
-	noKeep, keepLossless bool
+	// noKeep: one request a connection. keepLossless: none of the kept connections may be closed either. abrupt: the
+	// server ends without finishing the requests of kept connections.
+	noKeep, keepLossless, abrupt bool
 	// slow: /slow takes a second, and is asked for too.
 	slow   bool
 	note   string
@@ -44,11 +56,17 @@ type server struct {
 
 // breakage is a way in which the next generation does not work.
 type breakage struct {
-	what string
-	// how breaks it and mend repairs it (scripts).
+	// kind is one of kinds, or empty for a mistake that is found before anything runs.
+	kind, what string
+	// how breaks it and mend repairs it (scripts). With command, that is run in the place of the server instead.
 	how, mend string
+	command   []string
+	// patience is ready.timeout, default 5s.
+	patience string
 	// words are in the message.
 	words []string
+	// takes: the newcomer may take with it the connections that it had accepted.
+	takes bool
 }
 
 //go:embed apps
@@ -70,35 +88,91 @@ func listens(name, listen string, more ...string) string {
 
 // appModes are the ways in which an application of apps misbehaves, by the file mode beside it.
 func appModes(modes ...string) (list []breakage) {
-	words := map[string][]string{
-		"exit":   {"no database"},
-		"hang":   {"does not listen"},
-		"die":    {"exit"},
-		"ignore": {"does not listen"},
-	}
-	names := map[string]string{
-		"exit": "exits", "hang": "hangs", "die": "ready, then dies", "ignore": "ignores the socket",
+	known := map[string]breakage{
+		"exit":   {kind: exits, patience: "20s", words: []string{"no database"}},
+		"hang":   {kind: hangs, words: []string{"does not listen"}},
+		"die":    {kind: dies, patience: "20s", words: []string{"was ready, but not for", "exit code 7"}},
+		"ignore": {kind: ignores, words: []string{"does not listen"}},
 	}
 	for _, mode := range modes {
-		list = append(list, breakage{names[mode], "echo " + mode + " > /srv/@NAME@/mode", "rm /srv/@NAME@/mode", words[mode]})
+		b := known[mode]
+		b.what, b.how, b.mend = b.kind, "echo "+mode+" > /srv/@NAME@/mode", "rm /srv/@NAME@/mode"
+		list = append(list, b)
 	}
 	return list
 }
 
-// rubyModes are appModes whose message comes before a trace that is longer than what is quoted.
-func rubyModes(modes ...string) []breakage {
-	list := appModes(modes...)
-	for i := range list {
-		if list[i].what == "exits" {
-			list[i].words = []string{"ended before it was ready"}
+// breakages are the server's own, and those of another program in its place for the kinds that it cannot have.
+func (r *rig) breakages() []breakage {
+	list := r.s.breaks
+	if r.s.preset == "" {
+		return list
+	}
+	for _, kind := range allKinds {
+		if !slices.ContainsFunc(list, func(b breakage) bool { return b.kind == kind }) {
+			list = append(slices.Clip(list), r.otherProgram(kind))
 		}
 	}
 	return list
 }
 
+// otherProgram is a worker of this tree that takes the sockets as the server is given them and misbehaves. The settings of
+// the preset stay.
+func (r *rig) otherProgram(kind string) breakage {
+	b := breakage{kind: kind, what: "another program that " + kind, command: []string{"/usr/bin/worker"}, patience: "2s"}
+	silent := "does not listen"
+	if slices.Contains(r.configured.Ready.When, config.ReadyHAProxy) {
+		silent = "admin.sock"
+	}
+	switch kind {
+	case exits:
+		b.command = append(b.command, "-stderr=cannot reach the database", "-exit=7")
+		b.words = []string{"exit code 7", "cannot reach the database"}
+	case hangs:
+		b.command = append(b.command, "-stderr=waiting for the database", "-hang")
+		b.words = []string{"was not ready after 2s", "waiting for the database"}
+	case dies:
+		b.what = "another program that says ready, then dies"
+		b.command = append(append(b.command, "-stderr=this will not last", "-ready-then-die=300ms"), r.takes()...)
+		b.words, b.patience = []string{"was ready, but not for", "exit code 1", "this will not last"}, "20s"
+		// Where the old one is gone, or shares the socket, it has connections by then.
+		b.takes = r.signalFirst() || r.s.network() == "unix"
+	case ignores:
+		b.command = append(b.command, "-stderr=listening elsewhere", "-ignore-sockets")
+		b.words = []string{silent, "listening elsewhere"}
+	}
+	return b
+}
+
+// takes are the arguments by which test/worker serves the sockets.
+func (r *rig) takes() (list []string) {
+	cfg := r.configured
+	bind := slices.Contains(cfg.Worker.Conventions, config.ConventionBind)
+	if slices.Contains(cfg.Worker.Conventions, config.ConventionSystemd) {
+		return nil
+	}
+	for _, s := range r.held() {
+		if bind {
+			list = append(list, "-bind="+s.Network+":"+s.Address)
+		} else {
+			list = append(list, "-fd=${fd:"+s.Name+"}")
+		}
+	}
+	return list
+}
+
+// ownDirectory lets the user of a service bind a Unix socket beside its files.
+const ownDirectory = "chown www-data: /srv/@NAME@"
+
 // sed breaks a configuration file by a substitution.
 func sed(what, file, expression string, words ...string) breakage {
-	return breakage{what, "cp -a " + file + " " + file + ".good; sed -i '" + expression + "' " + file + "; ! cmp -s " + file + " " + file + ".good", "mv " + file + ".good " + file, words}
+	b := breakage{what: what, words: words}
+	if strings.HasPrefix(what, ignores) {
+		b.kind = ignores
+	}
+	b.how = "cp -a " + file + " " + file + ".good; sed -i '" + expression + "' " + file + "; ! cmp -s " + file + " " + file + ".good"
+	b.mend = "mv " + file + ".good " + file
+	return b
 }
 
 // installPrograms builds the programs of this tree that are servers of the matrix.
@@ -118,8 +192,16 @@ func installPrograms(t *testing.T, m *vm.Machine) {
 	}
 }
 
+// network is what clients speak over.
+func (s *server) network() string {
+	if strings.HasPrefix(s.listen, "/") {
+		return "unix"
+	}
+	return "tcp"
+}
+
 // expand fills in name and address.
-func expand(text, name string, port int) string {
-	p := strconv.Itoa(port)
-	return strings.NewReplacer("@NAME@", name, "@PORT@", p, "@ADDR@", "127.0.0.1:"+p).Replace(text)
+func (s *server) expand(text string, port int) string {
+	listen := cmp.Or(s.listen, "127.0.0.1:@PORT@")
+	return strings.NewReplacer("@NAME@", s.name, "@PORT@", strconv.Itoa(port)).Replace(strings.ReplaceAll(text, "@ADDR@", listen))
 }

@@ -32,7 +32,18 @@ idle = "2s"
 	},
 	{
 		name: "memcached", version: "memcached", preset: "memcached", script: memcached,
-		breaks: []breakage{{"is given a wrong option", `sed -i 's/"-m", "64"/"-m", "64", "--no-such-option"/' /etc/supervisor/@NAME@.toml`, "true", []string{"no-such-option"}}},
+		breaks: []breakage{{what: "is given a wrong option", how: `sed -i 's/"-m", "64"/"-m", "64", "--no-such-option"/' /etc/supervisor/@NAME@.toml`, mend: "true", words: []string{"no-such-option"}}},
+	},
+	{
+		name: "nats-server", version: "nats-server", script: natsPing, noKeep: true,
+		toml: `[worker]
+command = ["/usr/bin/nats-server", "-a", "127.0.0.1", "-p", "@PORT@", "-l", "/dev/null"]
+sockets = ["bind"]
+
+[drain]
+idle   = "2s"
+signal = "SIGUSR2"
+` + listens("nats", "@ADDR@"),
 	},
 	{
 		name: "mosquitto", version: "mosquitto", preset: "mosquitto", script: mqttConnect, noKeep: true,

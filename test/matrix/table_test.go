@@ -1,19 +1,10 @@
-//go:build vm
-
 package matrix
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
-	"slices"
-	"strings"
-	"syscall"
 	"testing"
-	"time"
 
-	"github.com/8265a91a/supervisor/internal/config"
-	"github.com/8265a91a/supervisor/internal/control"
 	"github.com/8265a91a/supervisor/test/load"
 )
 
@@ -21,12 +12,14 @@ import (
 type row struct {
 	Name, Title, Version string
 	Preset               string `json:",omitempty"`
-	Convention, Ready    string
-	Drain, Order         string
-	Note                 string    `json:",omitempty"`
-	With                 *measured `json:",omitempty"`
-	Without              *measured `json:",omitempty"`
-	Broken               []broken  `json:",omitempty"`
+	// Source is the Debian, npm or Go package that the server is from, empty for a program of this tree.
+	Source            string `json:",omitempty"`
+	Convention, Ready string
+	Drain, Order      string
+	Note              string    `json:",omitempty"`
+	With              *measured `json:",omitempty"`
+	Without           *measured `json:",omitempty"`
+	Broken            []broken  `json:",omitempty"`
 }
 
 // measured is one run of reloads.
@@ -38,9 +31,6 @@ type measured struct {
 	// ReloadMS is the median time until the reload's result was known, ReadyMS the part of it until the newcomer was
 	// ready, DrainedMS the median until the old generation was gone.
 	ReloadMS, ReadyMS, DrainedMS float64
-
-	reload, ready, drain []time.Duration
-	used                 []string
 }
 
 type counted struct {
@@ -50,108 +40,9 @@ type counted struct {
 }
 
 type broken struct {
+	Kind             string `json:",omitempty"`
 	What, Message    string
 	Requests, Failed int64
-}
-
-func newRow(r *rig) *row {
-	cfg := r.configured
-	ready := strings.Join(cfg.Ready.When, ", ")
-	if cfg.Ready.Stable > 0 {
-		ready += ", stable " + cfg.Ready.Stable.String()
-	}
-	title := r.s.title
-	if title == "" {
-		title = r.s.name
-	}
-	drain := "command"
-	if len(cfg.Drain.Command) == 0 {
-		drain = signalName(cfg.Drain)
-	}
-	if cfg.Drain.Idle > 0 {
-		drain += ", idle " + cfg.Drain.Idle.String()
-	}
-	order := ""
-	if cfg.Handoff.Order != config.OrderStartFirst {
-		order = cfg.Handoff.Order
-	}
-	return &row{Name: r.s.name, Title: title, Version: r.version(), Preset: r.s.preset, Note: r.s.note,
-		Convention: strings.Join(cfg.Worker.Conventions, ", "), Ready: ready, Drain: drain, Order: order}
-}
-
-func signalName(d config.Drain) string {
-	switch d.Signal {
-	case 1:
-		return "HUP"
-	case 2:
-		return "INT"
-	case 3:
-		return "QUIT"
-	case 10:
-		return "USR1"
-	case 12:
-		return "USR2"
-	case 15:
-		return "TERM"
-	case 28:
-		return "WINCH"
-	}
-	return fmt.Sprint(int(d.Signal))
-}
-
-// version is the upstream part of a Debian package's version.
-func (r *rig) version() string {
-	if text, ok := strings.CutPrefix(r.s.version, "="); ok {
-		return text
-	}
-	text := r.Run("dpkg-query", "-W", "-f", "${Version}", r.s.version)
-	if _, rest, ok := strings.Cut(text, ":"); ok {
-		text = rest
-	}
-	if i := strings.LastIndex(text, "-"); i > 0 {
-		text = text[:i]
-	}
-	text, _, _ = strings.Cut(text, "+")
-	return text
-}
-
-// add takes the times of the last handoff and the divert of its old generation.
-func (m *measured) add(s control.Status) {
-	if len(s.Handoffs) == 0 {
-		return
-	}
-	h := s.Handoffs[0]
-	m.reload = append(m.reload, time.Duration(h.Took))
-	for _, step := range h.Steps {
-		if step.Name == "ready" {
-			m.ready = append(m.ready, time.Duration(step.Took))
-		}
-	}
-	for _, g := range s.Generations {
-		if g.N == h.From && !slices.Contains(m.used, g.Divert) {
-			m.used = append(m.used, g.Divert)
-		}
-	}
-}
-
-func (m *measured) finish() {
-	m.ReloadMS, m.ReadyMS, m.DrainedMS = median(m.reload), median(m.ready), median(m.drain)
-	slices.Sort(m.used)
-	m.Divert = strings.Join(m.used, "/")
-}
-
-func (m *measured) String() string {
-	m.finish()
-	return fmt.Sprintf("divert %s, reload %.0f ms (ready %.0f ms), drained after %.0f ms", m.Divert, m.ReloadMS, m.ReadyMS, m.DrainedMS)
-}
-
-// median is in milliseconds.
-func median(list []time.Duration) float64 {
-	if len(list) == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(list))
-	return float64(sorted[len(sorted)/2].Round(100*time.Microsecond)) / 1e6
 }
 
 const (
@@ -171,37 +62,12 @@ func rows(t *testing.T) (list []*row) {
 	return list
 }
 
-// save puts a row into docs/matrix.json, in the order of the servers.
-func (r *row) save(t *testing.T) {
-	t.Helper()
-	if r.With == nil {
-		return
-	}
-	f, err := os.OpenFile(dataFile, os.O_CREATE|os.O_RDWR, 0o644)
-	if err == nil {
-		defer f.Close()
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX) // several runs may share the work
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := json.MarshalIndent(r.among(rows(t)), "", " ")
-	if err == nil {
-		err = os.WriteFile(dataFile, append(data, '\n'), 0o644)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+// The kinds of broken workers. Every preset is tried with each.
+const (
+	exits   = "exits"
+	hangs   = "hangs"
+	dies    = "ready, then dies"
+	ignores = "ignores the socket"
+)
 
-// among puts r in its place.
-func (r *row) among(old []*row) (list []*row) {
-	for _, s := range servers {
-		if s.name == r.Name {
-			list = append(list, r)
-		} else if i := slices.IndexFunc(old, func(o *row) bool { return o.Name == s.name }); i >= 0 {
-			list = append(list, old[i])
-		}
-	}
-	return list
-}
+var allKinds = []string{exits, hangs, dies, ignores}

@@ -24,7 +24,15 @@ backend slow
 		breaks: []breakage{
 			sed("has a mistake in haproxy.cfg", "/etc/haproxy/haproxy.cfg", "s/timeout connect/timeout conect/", "conect"),
 			sed("cannot bind another address", "/etc/haproxy/haproxy.cfg", "s/bind @ADDR@/bind @ADDR@,192.0.2.1:80/", "192.0.2.1"),
+			// No other program is ready here: it is a HAProxy that dies soon after its CLI has answered.
+			{
+				kind: dies, what: dies, patience: "20s", words: []string{"was ready, but not for", "exit code 7"}, takes: true,
+				command: []string{"/bin/sh", "-c", `/usr/sbin/haproxy -db -f /etc/haproxy/haproxy.cfg -x sockpair@${getsocks_fd} & p=$!
+until echo show info | socat - UNIX:/run/supervisor/haproxy/admin.sock | grep -qx "Pid: $p"; do sleep 0.02; done
+sleep 0.2; kill -9 $p; exit 7`},
+			},
 		},
+		note: "both generations share the sockets, so one that dies after it was ready takes with it what it had accepted. Nothing is refused.",
 	},
 	{
 		name: "nginx", version: "nginx", preset: "nginx", quick: true,
@@ -45,6 +53,49 @@ http {
 		breaks: []breakage{
 			sed("has a mistake in nginx.conf", "/etc/nginx/nginx.conf", "s/access_log/acces_log/", "acces_log"),
 			sed("ignores the socket", "/etc/nginx/nginx.conf", "s/listen @ADDR@/listen 127.0.0.1:6999/", "does not listen"),
+		},
+	},
+	{
+		name: "caddy", title: "caddy (Go module)", version: "=" + caddyVersion, source: "the Go module caddy", preset: "caddy", slow: true, fetch: fromGo("github.com/caddyserver/caddy/v2/cmd/caddy@v"+caddyVersion, "/usr/bin/caddy"),
+		files: map[string]string{"/etc/caddy/Caddyfile": `{
+    admin off
+    persist_config off
+    auto_https off
+    grace_period 10s
+}
+http://:@PORT@ {
+    bind fd/3
+    handle /slow* {
+        reverse_proxy 127.0.0.1:7000
+    }
+    respond "pid={system.pid}"
+}
+`},
+		setup: "id caddy >/dev/null 2>&1 || useradd -r -m -d /var/lib/caddy caddy",
+		breaks: []breakage{
+			sed("has a mistake in the Caddyfile", "/etc/caddy/Caddyfile", "s/respond/respnd/", "respnd"),
+			sed("ignores the socket", "/etc/caddy/Caddyfile", "s|bind fd/3|bind 127.0.0.1|; s/:@PORT@/:6999/", "does not listen"),
+		},
+	},
+	{
+		name: "h2o", version: "h2o", preset: "h2o", root: "bookworm/h2o", slow: true,
+		note: "measured on Debian 12 with systemd 252; Debian 13 has no H2O.",
+		files: map[string]string{"/etc/h2o/h2o.conf": `listen:
+  host: 127.0.0.1
+  port: @PORT@
+user: www-data
+hosts:
+  default:
+    paths:
+      /slow:
+        proxy.reverse.url: http://127.0.0.1:7000/slow
+      /:
+        file.dir: /srv/@NAME@
+`,
+			"/srv/@NAME@/index.html": "hello\n",
+		},
+		breaks: []breakage{
+			sed("has a mistake in h2o.conf", "/etc/h2o/h2o.conf", "s/^hosts:/hots:/", "hots"),
 		},
 	},
 	{
