@@ -141,6 +141,9 @@ func (d *Daemon) failed(op *operation, err error) {
 	if op.kind == handoff.Restart {
 		d.backoff.reason = err.Error()
 	}
+	if old := op.handoff.Old; op.kind == handoff.Reload && old != nil && !old.Crashed && d.serving == nil {
+		d.backoff = backoff{} // with signal-first it was the reload that ended a good worker: it comes back at once
+	}
 	if g := op.handoff.New; g != nil && g.Adopted {
 		d.dropUnnamed() // what its first steps bound, the last supervisor knew
 	}

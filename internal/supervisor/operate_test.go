@@ -401,6 +401,33 @@ func TestStopDuringReload(t *testing.T) {
 	}
 }
 
+// With signal-first a reload that fails has ended a good worker: it comes back at once, however many such reloads there were.
+func TestFailedReloadDelaysNobody(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "[handoff]\norder = \"signal-first\"\n")
+	s.start()
+	good, err := os.ReadFile(s.configFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := strings.Replace(string(good), "command = [", "command = [\"/bin/false\", ", 1)
+	if err := os.WriteFile(s.configFile(), []byte(bad), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		s.reloadFails()
+		s.eventually(func() string {
+			if g := s.status().Generations[0]; g.State != "serving" {
+				return fmt.Sprintf("generation %d is %s", g.N, g.State)
+			}
+			return ""
+		})
+	}
+	if log := s.log(); strings.Contains(log, "the next start of the worker is in") {
+		t.Errorf("a good worker waited:\n%s", log)
+	}
+}
+
 func TestStopDuringStart(t *testing.T) {
 	t.Parallel()
 	s := newService(t, "")
