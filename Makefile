@@ -5,7 +5,7 @@
 # make chaos     kills at every point and a storm of ten minutes, on all systemds (half an hour)
 # make report    what the clients of the last "make test" or "make chaos" counted, case by case, as a table
 # make bench     the figures of the budget beside what kernel and worker need without a supervisor
-# make matrix    all real servers, ten reloads each; writes docs/matrix.md (an hour; MATRIX="nginx redis" for some)
+# make matrix    all real servers, ten reloads each; writes docs/matrix.md (two hours; needs npm; MATRIX="nginx redis" for some)
 # make install   DESTDIR, PREFIX: the binary as it was built, the unit, the manual pages and the examples
 # make clean     what the targets above made in the tree
 

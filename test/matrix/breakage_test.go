@@ -38,7 +38,7 @@ func (r *rig) breakOnce(b breakage) {
 	r.t.Helper()
 	toml := impatient(r.toml, b.patience)
 	if b.command != nil {
-		toml = withCommand(toml, b.command)
+		toml = r.expand(withCommand(toml, b.command))
 	}
 	r.WriteFile(r.config(), toml)
 	before := r.status()

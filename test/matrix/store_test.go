@@ -7,7 +7,13 @@ const redisConf = `sed -i 's/^port .*/port @PORT@/; s/^bind .*/bind 127.0.0.1/; 
 var stores = []*server{
 	{
 		name: "redis", title: "redis (one after the other)", version: "redis-server", preset: "redis", script: redisPing, setup: redisConf,
-		note: "the preset ends the old generation before the new one reads the data set (order = \"signal-first\"): connections that are open then are closed.",
+		breaks: []breakage{{
+			kind: dies, what: dies, patience: "20s", words: []string{"was ready, but not for", "exit code 7"}, takes: true,
+			command: []string{"/bin/sh", "-c", `/usr/bin/redis-server /etc/redis/redis.conf --supervised systemd --daemonize no & p=$!
+until redis-cli -p @PORT@ ping | grep -q PONG; do sleep 0.02; done
+sleep 0.2; kill -9 $p; exit 7`},
+		}},
+		note: "the preset ends the old generation before the new one reads the data set (order = \"signal-first\"): connections that are open then are closed. Where the new one fails, the old configuration is started again, and new connections wait; one that dies after it was ready takes with it what it had accepted.",
 	},
 	{
 		name: "redis-cache", title: "redis (as a cache)", version: "redis-server", preset: "redis", script: redisPing, setup: redisConf,
@@ -37,7 +43,7 @@ idle = "2s"
 	{
 		name: "nats-server", version: "nats-server", script: natsPing, noKeep: true,
 		toml: `[worker]
-command = ["/usr/bin/nats-server", "-a", "127.0.0.1", "-p", "@PORT@", "-l", "/dev/null"]
+command = ["/usr/sbin/nats-server", "-a", "127.0.0.1", "-p", "@PORT@", "-l", "/dev/null"]
 sockets = ["bind"]
 
 [drain]

@@ -28,7 +28,7 @@ backend slow
 			{
 				kind: dies, what: dies, patience: "20s", words: []string{"was ready, but not for", "exit code 7"}, takes: true,
 				command: []string{"/bin/sh", "-c", `/usr/sbin/haproxy -db -f /etc/haproxy/haproxy.cfg -x sockpair@${getsocks_fd} & p=$!
-until echo show info | socat - UNIX:/run/supervisor/haproxy/admin.sock | grep -qx "Pid: $p"; do sleep 0.02; done
+until echo show info | socat - UNIX:/run/supervisor/@NAME@/admin.sock | grep -qx "Pid: $p"; do sleep 0.02; done
 sleep 0.2; kill -9 $p; exit 7`},
 			},
 		},

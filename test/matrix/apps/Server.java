@@ -16,7 +16,7 @@ public class Server {
         switch (mode) {
             case "exit" -> throw new IOException("no database, giving up");
             case "hang" -> Thread.sleep(3600_000);
-            case "die" -> Thread.ofPlatform().start(() -> { pause(100); Runtime.getRuntime().halt(7); });
+            case "die" -> Thread.ofPlatform().start(() -> { pause(300); Runtime.getRuntime().halt(7); });
             default -> { }
         }
         ServerSocketChannel listener = mode.equals("ignore")

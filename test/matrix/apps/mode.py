@@ -12,4 +12,4 @@ if mode == "exit":
 if mode == "hang":
     time.sleep(3600)
 if mode == "die":
-    threading.Timer(0.1, os._exit, (7,)).start()
+    threading.Timer(0.3, os._exit, (7,)).start()

@@ -5,7 +5,7 @@ let mode = ''
 try { mode = fs.readFileSync(__dirname + '/mode', 'utf8').trim() } catch {}
 if (mode === 'exit') throw new Error('no database, giving up')
 if (mode === 'hang') for (;;) ;
-if (mode === 'die') setTimeout(() => process.exit(7), 100)
+if (mode === 'die') setTimeout(() => process.exit(7), 300)
 
 function handler(request, response) {
   setTimeout(() => response.end(`pid=${process.pid}\n`), request.url.startsWith('/slow') ? 1000 : 0)

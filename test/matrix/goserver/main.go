@@ -25,7 +25,7 @@ func main() {
 	case "hang":
 		time.Sleep(time.Hour)
 	case "die":
-		time.AfterFunc(100*time.Millisecond, func() { os.Exit(7) })
+		time.AfterFunc(300*time.Millisecond, func() { os.Exit(7) })
 	}
 	take := listener
 	if strings.TrimSpace(string(mode)) == "ignore" {
