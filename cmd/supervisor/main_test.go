@@ -220,9 +220,7 @@ func TestReload(t *testing.T) {
 		events: []control.Event{
 			{Type: control.TypeStep, Step: &control.Step{Name: "check", Took: micro(12345)}},
 			{Type: control.TypeStep, Step: &control.Step{Name: "fetch", Took: micro(812), Note: "5 sockets"}},
-			{Type: control.TypeStep, Step: &control.Step{Name: "idle", Skipped: true}},
 			{Type: control.TypeNote, Text: "generation 3 drains"},
-			{Type: control.TypeWarning, Text: "steer is not possible"},
 		},
 		result: control.Result{OK: true, Generation: 4, PID: 4711, Took: micro(45100)},
 	}
@@ -235,13 +233,12 @@ func TestReload(t *testing.T) {
 		code, stdout, stderr := invoke(args...)
 		want := "check         12.3ms\n" +
 			"fetch          812µs  5 sockets\n" +
-			"idle         skipped\n" +
 			"generation 3 drains\n" +
 			"web: generation 4 (pid 4711) serves after 45.1ms\n"
 		if diff := cmp.Diff(want, stdout); diff != "" || code != exitDone {
 			t.Errorf("exit code %d, stdout (-want +got):\n%s", code, diff)
 		}
-		if diff := cmp.Diff("supervisor: warning: steer is not possible\n", stderr); diff != "" {
+		if diff := cmp.Diff("", stderr); diff != "" {
 			t.Errorf("stderr (-want +got):\n%s", diff)
 		}
 		if !d.drained {
@@ -287,7 +284,7 @@ func example() control.Status {
 		},
 		Handoffs: []control.Trace{
 			{ID: 12, Kind: "reload", Order: "start-first", Started: began, Took: micro(40000), OK: true, From: 3, To: 4, Steps: []control.Step{
-				{Name: "check", Took: micro(10000)}, {Name: "fetch", Took: micro(0), Skipped: true}, {Name: "spawn", Took: micro(10), Note: "pid 4711"}, {Name: "ready", Took: micro(29990)},
+				{Name: "check", Took: micro(10000)}, {Name: "fetch", Took: micro(0)}, {Name: "spawn", Took: micro(10), Note: "pid 4711"}, {Name: "ready", Took: micro(29990)},
 			}},
 			{ID: 11, Kind: "reload", Order: "start-first", Started: began, Took: micro(100), Error: "no", From: 3, To: 4},
 			{ID: 10, Kind: "reload", Order: "start-first", Started: began, Took: micro(100), Error: "check failed", From: 3},
@@ -318,10 +315,10 @@ func TestStatus(t *testing.T) {
 		"failed after 100µs: no",
 		"  10       reload  3 to none    ",
 		"handoff 12, start-first:",
-		"  check  10.0ms   |==========                              |",
-		"  fetch  skipped  |                                        |",
-		"  spawn  10µs     |          =                             |  pid 4711",
-		"  ready  30.0ms   |          ==============================|",
+		"  check  10.0ms  |==========                              |",
+		"  fetch  0µs     |          =                             |",
+		"  spawn  10µs    |          =                             |  pid 4711",
+		"  ready  30.0ms  |          ==============================|",
 	} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("stdout lacks %q", want)

@@ -110,17 +110,11 @@ func (e *env) showEvent(event control.Event) {
 		}
 	case control.TypeNote:
 		fmt.Fprintln(e.stdout, text.Printable(event.Text))
-	case control.TypeWarning:
-		fmt.Fprintf(e.stderr, "supervisor: warning: %s\n", text.Printable(event.Text))
 	}
 }
 
 func stepLine(s control.Step) string {
-	took := short(time.Duration(s.Took))
-	if s.Skipped {
-		took = "skipped"
-	}
-	line := fmt.Sprintf("%-10s %9s", s.Name, took)
+	line := fmt.Sprintf("%-10s %9s", s.Name, short(time.Duration(s.Took)))
 	if s.Note != "" {
 		line += "  " + s.Note
 	}

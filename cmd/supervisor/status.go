@@ -249,20 +249,14 @@ func timeline(steps []control.Step) [][]string {
 	for _, s := range steps {
 		begin := scale(at, total, width)
 		at += time.Duration(s.Took)
-		bar := ""
-		if !s.Skipped {
-			bar = strings.Repeat("=", max(1, scale(at, total, width)-begin))
-		}
+		bar := strings.Repeat("=", max(1, scale(at, total, width)-begin))
 		begin = min(begin, width-len(bar))
 		bar = strings.Repeat(" ", begin) + bar + strings.Repeat(" ", width-begin-len(bar))
-		took, note := short(time.Duration(s.Took)), s.Note
-		if s.Skipped {
-			took = "skipped"
-		}
+		note := s.Note
 		if s.Err != "" {
 			note = strings.TrimPrefix(note+", failed: "+s.Err, ", ")
 		}
-		rows = append(rows, []string{s.Name, took, strings.TrimRight("|"+bar+"|  "+note, " ")})
+		rows = append(rows, []string{s.Name, short(time.Duration(s.Took)), strings.TrimRight("|"+bar+"|  "+note, " ")})
 	}
 	return rows
 }

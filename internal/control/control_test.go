@@ -92,8 +92,8 @@ func TestReload(t *testing.T) {
 	want := control.Result{Error: "generation 2 did not get ready", Hint: "look at it", Output: "bad\nworse", Generation: 1, PID: 11, Took: control.Duration(2 * time.Millisecond)}
 	steps := []control.Event{
 		{V: 1, Type: control.TypeStep, Step: &control.Step{Name: "check", Took: control.Duration(time.Millisecond)}},
-		{V: 1, Type: control.TypeStep, Step: &control.Step{Name: "fetch", Skipped: true}},
-		{V: 1, Type: control.TypeWarning, Text: "hm"},
+		{V: 1, Type: control.TypeStep, Step: &control.Step{Name: "fetch"}},
+		{V: 1, Type: control.TypeNote, Text: "hm"},
 		{V: 1, Type: control.TypeStep, Step: &control.Step{Name: "ready", Err: "exited"}},
 	}
 	dir := serve(t, &daemon{reload: func(_ context.Context, drained bool, events func(control.Event)) control.Result {

@@ -27,13 +27,12 @@ type Request struct {
 
 // The types of an [Event].
 const (
-	TypeStep    = "step"
-	TypeNote    = "note"
-	TypeWarning = "warning"
-	TypeResult  = "result"
-	TypeStatus  = "status"
-	TypeFDs     = "fds"
-	TypeError   = "error"
+	TypeStep   = "step"
+	TypeNote   = "note"
+	TypeResult = "result"
+	TypeStatus = "status"
+	TypeFDs    = "fds"
+	TypeError  = "error"
 )
 
 // Event is one line of an answer. Type says which one of the other fields is set.
@@ -41,7 +40,7 @@ type Event struct {
 	V    int    `json:"v"`
 	Type string `json:"type"`
 	Step *Step  `json:"step,omitempty"`
-	// Text goes with note, warning and error (the request itself was refused).
+	// Text goes with note and error (the request itself was refused).
 	Text   string  `json:"text,omitempty"`
 	Result *Result `json:"result,omitempty"`
 	Status *Status `json:"status,omitempty"`
@@ -50,11 +49,10 @@ type Event struct {
 
 // Step is one step of a handoff that is over.
 type Step struct {
-	Name    string   `json:"name"`
-	Took    Duration `json:"took_us"`
-	Err     string   `json:"error,omitempty"`
-	Skipped bool     `json:"skipped,omitempty"`
-	Note    string   `json:"note,omitempty"`
+	Name string   `json:"name"`
+	Took Duration `json:"took_us"`
+	Err  string   `json:"error,omitempty"`
+	Note string   `json:"note,omitempty"`
 }
 
 // Result is how a reload or a re-execution ended.
