@@ -63,6 +63,8 @@ type Generation struct {
 	// are its own, and closed before it is told to stop.
 	Leaving []*sys.FD
 
+	// Says is "stopping" or "reloading" if it has said so by STOPPING=1 or RELOADING=1, and no READY=1 since.
+	Says string
 	// Status is its last STATUS=; Watchdog is when the next WATCHDOG=1 is due.
 	Status   string
 	Watchdog time.Time

@@ -152,6 +152,9 @@ func generationOf(g *handoff.Generation) control.Generation {
 		Phase: g.Phase, Status: g.Status, Exit: g.Outcome, Ended: g.Ended,
 		PID: g.PID(),
 	}
+	if g.Says != "" && g.State != handoff.Gone {
+		c.Note = "says that it is " + g.Says
+	}
 	if g.State == handoff.Draining {
 		c.Deadline = g.Deadline
 		if !g.NextStage.IsZero() {

@@ -95,6 +95,14 @@ func (d *Daemon) listenTo(g *handoff.Generation) {
 
 // onMessage is one message of a worker. It owns m.FDs.
 func (d *Daemon) onMessage(g *handoff.Generation, m worker.Message) {
+	switch {
+	case m.Reloading:
+		g.Says = "reloading"
+	case m.Stopping:
+		g.Says = "stopping"
+	case m.Ready:
+		g.Says = ""
+	}
 	if m.Ready {
 		g.SetReady()
 	}

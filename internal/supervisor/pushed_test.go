@@ -187,3 +187,19 @@ func TestPushOfOlderGeneration(t *testing.T) {
 	s.settled()
 	s.stop()
 }
+
+// What a worker says of what it does is shown.
+func TestWorkerSaysWhatItDoes(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.start()
+	for _, c := range []struct{ message, note string }{
+		{"RELOADING=1\nMONOTONIC_USEC=1", "says that it is reloading"}, {"READY=1", ""}, {"STOPPING=1", "says that it is stopping"},
+	} {
+		s.say(1, c.message)
+		if g := s.status().Generations[0]; g.Note != c.note || g.State != "serving" {
+			t.Errorf("after %q: %s, %q", c.message, g.State, g.Note)
+		}
+	}
+	s.stop()
+}
