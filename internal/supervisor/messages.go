@@ -172,8 +172,8 @@ func (d *Daemon) push(g *handoff.Generation, name string, fds []*sys.FD) {
 
 // complain is a note about what a worker pushes.
 func (d *Daemon) complain(level handoff.Level, text string) {
-	if time.Since(d.pushWarned) > complainPause {
-		d.pushWarned = time.Now()
+	if time.Since(d.complained[level]) > complainPause {
+		d.complained[level] = time.Now()
 		d.Note(level, text)
 	}
 }

@@ -98,10 +98,10 @@ type Daemon struct {
 	retryAt time.Time
 	traces  []*handoff.Trace
 
-	unsaved    *time.Timer // until what could not be saved is tried again
-	saves      gathered    // that workers cause
-	statuses   gathered    // what workers say of themselves
-	pushWarned time.Time
+	unsaved    *time.Timer  // until what could not be saved is tried again
+	saves      gathered     // that workers cause
+	statuses   gathered     // what workers say of themselves
+	complained [2]time.Time // by level: about what workers push
 
 	// left are the halves of pairs at which connections wait although a handoff was begun for them (true), or for which
 	// none was, since the worker does not accept there (false).
