@@ -172,7 +172,7 @@ var _ = scenario("e-bind-options", func(t *testing.T, m *Machine) {
 			s.reload()
 			v, problem := s.quieted(others+step.listeners+len(step.bind)-1, 20*time.Second)
 			if problem != "" {
-				t.Error(problem)
+				t.Errorf("%s; sockets:\n%s", problem, s.Sh("ss -Htanp 'sport = :6310'; ss -Hxanp | grep -F options || true"))
 			}
 			for address, run := range runs {
 				s.progress(run, 20)
