@@ -16,7 +16,6 @@ public class Server {
         switch (mode) {
             case "exit" -> throw new IOException("no database, giving up");
             case "hang" -> Thread.sleep(3600_000);
-            case "die" -> Thread.ofPlatform().start(() -> { pause(300); Runtime.getRuntime().halt(7); });
             default -> { }
         }
         ServerSocketChannel listener = mode.equals("ignore")
@@ -27,6 +26,7 @@ public class Server {
             pool.shutdown();
             try { pool.awaitTermination(20, TimeUnit.SECONDS); } catch (InterruptedException e) { }
         }));
+        if (mode.equals("die")) Thread.ofPlatform().start(() -> { pause(300); Runtime.getRuntime().halt(7); });
         while (true) {
             SocketChannel connection = listener.accept();
             pool.execute(() -> answer(connection));
