@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/8265a91a/supervisor/internal/handoff"
+	"github.com/8265a91a/supervisor/internal/supervisor"
 	"github.com/8265a91a/supervisor/pkg/worker"
 )
 
@@ -43,13 +44,13 @@ func leave(t *testing.T, service, script string) *worker.Process {
 
 func swept(t *testing.T, service string, grace time.Duration) (said []string, err error) {
 	t.Helper()
-	l := &leftovers{
-		tree: &worker.Tree{Marker: handoff.Marker(service, "test")},
-		said: func(pid int, sig syscall.Signal, comm string) {
+	l := &supervisor.Leftovers{
+		Tree: &worker.Tree{Marker: handoff.Marker(service, "test")},
+		Said: func(pid int, sig syscall.Signal, comm string) {
 			said = append(said, fmt.Sprintf("%d %v %s", pid, sig, comm))
 		},
 	}
-	err = l.sweep(t.Context(), grace)
+	err = l.End(t.Context(), grace)
 	return said, err
 }
 

@@ -39,6 +39,9 @@ func (d *Daemon) adopt(in *inherited, last *state) {
 	d.findSlots(undescribed)
 	d.dropUnnamed()
 	d.adoptPushed(in, last)
+	if last == nil && len(d.gens) == 0 {
+		d.endForgotten()
+	}
 	d.endStrays()
 	for _, s := range d.held.Ordered(nil) {
 		if note := handoff.Heal(s); note != "" {

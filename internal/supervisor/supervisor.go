@@ -13,6 +13,7 @@
 //	adopt.go       the state and the workers that the last supervisor left
 //	adoptsockets.go
 //	               the sockets that it left
+//	leftovers.go   what nobody knows any more: at the end, and at a start
 //	resume.go      a handoff during which the last supervisor died
 //	state.go       the state memfd
 //	keep.go        bringing systemd's FD store to what is held

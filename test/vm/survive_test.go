@@ -233,6 +233,52 @@ var _ = scenario("s-e-stop", func(t *testing.T, m *Machine) {
 	f.refuses("after a stop in a reload")
 })
 
+// systemctl stop between two starts of a supervisor that dies at once: systemd runs no ExecStopPost= then, drops the FD
+// store and the runtime directory, and leaves the worker alive. The next start finds the address taken, ends what has it,
+// and serves.
+var _ = scenario("s-e-stop-crash-loop", func(t *testing.T, m *Machine) {
+	f := m.faulty("svc", quickWorker("svc", "start-first", 7060), 7060)
+	f.dropin(fmt.Sprintf("[Service]\nExecStart=\nExecStart=%s run svc\nRestartSec=3s\n", f.binary))
+	f.arguments("-child") // without a marker
+	f.start()
+	f.arguments()
+	f.install("one")
+	f.Sh(fmt.Sprintf("printf '#!/bin/sh\nexit 7\n' > %[1]s.script; chmod 755 %[1]s.script; mv %[1]s.script %[1]s", f.binary))
+	left := f.Children(f.unit)
+	f.Kill(f.MainPID(f.unit), 9)
+	f.Eventually(30*time.Second, func() string {
+		shown := f.Systemctl("show", "-p", "SubState,NRestarts", f.unit) + "\n"
+		if !strings.Contains(shown, "SubState=auto-restart\n") || strings.Contains(shown, "NRestarts=0\n") {
+			return shown
+		}
+		return ""
+	})
+	f.Systemctl("stop", f.unit)
+	if alive := f.PIDs(f.unit); len(left) != 2 || !slices.Equal(alive, left) || f.view().stored != 0 {
+		t.Errorf("after the stop processes %v of %v live, %d entries in the FD store", alive, left, f.view().stored)
+	}
+	f.install("one")
+	o := outcome{Case: "e start after a stop in a crash loop"}
+	start := time.Now()
+	f.start()
+	o.time("start", time.Since(start))
+	f.record(o, load.Result{})
+	v := f.atRest(-1)
+	if pid := f.answers(fmt.Sprintf("127.0.0.1:%d", f.port)); pid != v.serving().PID {
+		t.Errorf("%d answers, %d serves", pid, v.serving().PID)
+	}
+	for _, pid := range left {
+		if f.Alive(pid) {
+			t.Errorf("process %d is left", pid)
+		}
+	}
+	if w := v.status.Warnings; len(w) != 1 || !strings.Contains(w[0], "has left processes in its control group") {
+		t.Errorf("warnings: %q", w)
+	}
+	f.Systemctl("stop", f.unit)
+	f.refuses("after the next stop")
+})
+
 // refuses checks that nothing is left of a stopped service.
 func (f *faulty) refuses(when string) {
 	f.t.Helper()
