@@ -59,10 +59,14 @@ func (r *rig) breakOnce(b breakage) {
 	outcome := broken{Kind: b.kind, What: b.what, Requests: result.Requests(), Message: message}
 	lost := int64(0)
 	for class, c := range result.Classes {
-		n := c.Failures() + c.Kinds[load.Idle] // nothing is drained
+		closed := c.Kinds[load.Idle] // nothing is drained, but for signal-first
+		if r.signalFirst() || r.s.most > 0 && closed <= c.Requests()/r.s.most {
+			closed = 0
+		}
+		n := c.Failures() + closed
 		outcome.Failed += n
 		if r.signalFirst() && class == load.Keep || b.takes {
-			n -= c.Kinds[load.Idle] + c.Kinds[load.Cut] + c.Kinds[load.Reset]
+			n -= closed + c.Kinds[load.Cut] + c.Kinds[load.Reset]
 		}
 		lost += n
 	}

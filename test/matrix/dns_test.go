@@ -23,6 +23,7 @@ var nameServers = []*server{
 	},
 	{
 		name: "dnsmasq", version: "dnsmasq-base", preset: "dnsmasq", script: dnsTCP, udp: dnsUDP, quick: true,
+		most: 100, note: "it ends a connection after 100 queries by itself, which is not counted where nothing is drained.",
 		files: map[string]string{"/etc/dnsmasq.conf": "bind-interfaces\nlisten-address=127.0.0.1\nport=@PORT@\nno-resolv\nno-hosts\naddress=/a.zz/127.0.0.7\n"},
 		breaks: []breakage{
 			sed("has a mistake in dnsmasq.conf", "/etc/dnsmasq.conf", "s/no-resolv/no-resolf/", "dnsmasq.conf"),

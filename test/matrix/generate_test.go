@@ -55,14 +55,19 @@ func (m *measured) cell(class load.Class) string {
 	if !ok {
 		return "-"
 	}
-	text := c.String()
-	if c.Failed > 0 {
-		text = "**" + text + "**"
-	}
+	text := bold(c)
 	if c.Idle > 0 {
 		text += fmt.Sprintf(" (%d)", c.Idle)
 	}
 	return text
+}
+
+// bold shows a loss.
+func bold(c counted) string {
+	if c.Failed > 0 {
+		return "**" + c.String() + "**"
+	}
+	return c.String()
 }
 
 // totals adds up the servers that were measured in both ways.
@@ -151,13 +156,15 @@ func times(list []*row) string {
 
 func failures(list []*row) string {
 	var b strings.Builder
-	b.WriteString("\n## Reloads to a broken server\n\nEach was tried with systemctl and with supervisor: exit status 1 from both, the old worker served on, and the message is what\n" +
-		"was said. Nothing is drained, so a kept connection that is closed counts as failed, too. \"Another program\" is one of this\n" +
-		"tree in the place of the server, with the preset's other settings.\n\n" +
+	b.WriteString("\n## Reloads to a broken server\n\nEach was tried with systemctl and with supervisor: exit status 1 from both, the old worker served on (with signal-first the\n" +
+		"old configuration was started again), and the message is what was said. Nothing is drained, so a kept connection that is\n" +
+		"closed counts as failed, too, but for signal-first. \"Another program\" is one of this tree in the place of the server, with\n" +
+		"the preset's other settings. In bold: what a newcomer had accepted that was ready and died, where it shares the socket with\n" +
+		"the old one (HAProxy, Unix sockets) or has it alone (signal-first). Nothing was refused.\n\n" +
 		"| server | the new one | failed/requests | message |\n|---|---|---|---|\n")
 	for _, r := range list {
 		for _, k := range r.Broken {
-			fmt.Fprintf(&b, "| %s | %s | %d/%d | %s |\n", r.Title, k.What, k.Failed, k.Requests, oneLine(k.Message))
+			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", r.Title, k.What, bold(counted{Requests: k.Requests, Failed: k.Failed}), oneLine(k.Message))
 		}
 	}
 	return b.String()

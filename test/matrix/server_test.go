@@ -48,6 +48,8 @@ type server struct {
 	// noKeep: one request a connection. keepLossless: none of the kept connections may be closed either. abrupt: the
 	// server ends without finishing the requests of kept connections.
 	noKeep, keepLossless, abrupt bool
+	// most is the number of requests after which the server ends a kept connection by itself, without saying so.
+	most int64
 	// slow: /slow takes a second, and is asked for too.
 	slow   bool
 	note   string
