@@ -37,7 +37,7 @@ var _ = scenario("z-storm", func(t *testing.T, m *Machine) {
 		}
 		s.background.Wait()
 		s.calm()
-		v, problem := s.quieted(base.stored, 60*time.Second)
+		v, problem := s.quietedAs(base, 60*time.Second)
 		if problem != "" {
 			t.Errorf("seed %d: 60 s after the storm: %s\n%+v", s.seed, problem, v.status)
 		}

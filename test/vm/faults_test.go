@@ -187,7 +187,7 @@ func (f *faulty) atEvery(what string, points []string, action string, mayCut fun
 				f.t.Errorf("%s: the reload (%v) did not come to %s", what, err, point)
 			}
 		}
-		v, problem := f.quieted(base.stored, 15*time.Second)
+		v, problem := f.quietedAs(base, 15*time.Second)
 		o.time("until at rest", time.Since(start))
 		if problem != "" {
 			f.t.Errorf("%s at %s (reload: %v): after 15 s still: %s\n%+v", what, point, err, problem, v.status)
@@ -198,7 +198,7 @@ func (f *faulty) atEvery(what string, points []string, action string, mayCut fun
 		if err := f.tryReload(); err != nil {
 			f.t.Errorf("%s at %s: the next reload: %v", what, point, err)
 		}
-		if v, problem := f.quieted(base.stored, 15*time.Second); problem != "" {
+		if v, problem := f.quietedAs(base, 15*time.Second); problem != "" {
 			f.t.Errorf("%s at %s: after the next reload: %s\n%+v", what, point, problem, v.status)
 		}
 		o.count("points")
@@ -316,7 +316,7 @@ var _ = scenario("s-b-new-socket", func(t *testing.T, m *Machine) {
 		if err := f.tryReload(); err != nil {
 			t.Errorf("at %s: the next reload: %v", point, err)
 		}
-		if v, problem := f.quieted(base.stored, 15*time.Second); problem != "" {
+		if v, problem := f.quietedAs(base, 15*time.Second); problem != "" {
 			t.Errorf("at %s: after the next reload: %s\n%+v", point, problem, v.status)
 		}
 		if got := f.Get(fmt.Sprintf("127.0.0.1:%d", port), "/"); !strings.Contains(got, "refused") {

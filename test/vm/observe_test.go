@@ -21,7 +21,8 @@ type view struct {
 	stored    int
 	processes int
 	status    control.Status
-	err       error // why there is no status
+	err       error  // why there is no status
+	names     string // of the entries in the FD store, where they were looked at (see quieted) and are shown
 }
 
 // view looks without starting more than one process in the container: it is done hundreds of times.
@@ -114,12 +115,49 @@ func (s *service) quieted(stored int, limit time.Duration) (v view, problem stri
 	s.t.Helper()
 	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
 		if v = s.view(); v.quiet(stored) == "" {
+			v.names = s.entryNames(v.serving().N)
 			return v, ""
 		}
 		if time.Now().After(end) {
 			return v, v.quiet(stored)
 		}
 	}
+}
+
+// quietedAs is quieted for a service whose FD store must hold what it held in base.
+func (s *service) quietedAs(base view, limit time.Duration) (v view, problem string) {
+	s.t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
+		if v, problem = s.quieted(base.stored, time.Until(end)); problem == "" {
+			if v.names == base.names {
+				return v, ""
+			}
+			problem = fmt.Sprintf("the FD store holds %s, not %s", v.names, base.names)
+		}
+		if time.Now().After(end) {
+			return v, problem
+		}
+	}
+}
+
+// entryNames are the names of the entries in the FD store, where systemd shows them, with N for the generation that serves.
+func (s *service) entryNames(serving int) string {
+	s.t.Helper()
+	if !s.FDStoreShown() {
+		return ""
+	}
+	var names []string
+	for _, e := range s.FDStore(s.unit) {
+		name := e.Name
+		for _, prefix := range []string{"supervisor.worker.", "supervisor.notify.", "supervisor.bind."} {
+			if name == prefix+strconv.Itoa(serving) {
+				name = prefix + "N"
+			}
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
 }
 
 // untilStarting waits until a generation is starting.

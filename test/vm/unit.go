@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Systemctl runs systemctl, which must succeed.
@@ -117,9 +118,16 @@ func (m *Machine) FDStoreShown() bool { return m.Systemd >= 254 }
 func (m *Machine) FDStore(unit string) []StoredFD {
 	m.t.Helper()
 	var entries []StoredFD
-	if err := json.Unmarshal([]byte(m.Run("systemd-analyze", "fdstore", "--json=short", unit)), &entries); err != nil {
-		m.t.Fatal(err)
-	}
+	m.Eventually(10*time.Second, func() string { // systemd may be executing itself again
+		r := m.Try("systemd-analyze", "fdstore", "--json=short", unit)
+		if r.Code != 0 {
+			return r.Stderr
+		}
+		if err := json.Unmarshal([]byte(r.Stdout), &entries); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
 	slices.SortFunc(entries, func(a, b StoredFD) int { return strings.Compare(a.Name, b.Name) })
 	return entries
 }
