@@ -278,6 +278,7 @@ func (k *keeper) remove(name string) error {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
 	delete(k.have, name)
+	fault.Point("store remove")
 	return nil
 }
 
@@ -376,6 +377,7 @@ func (k *keeper) syncBundle(overflow []fdstore.Named) error {
 		k.inBundle[n.Name] = true
 	}
 	k.have[k.bundleName(next)] = k.bundled
+	fault.Point("store bundle")
 	return nil
 }
 

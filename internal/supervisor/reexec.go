@@ -13,6 +13,7 @@ import (
 
 	"github.com/8265a91a/supervisor/internal/config"
 	"github.com/8265a91a/supervisor/internal/control"
+	"github.com/8265a91a/supervisor/internal/fault"
 	"github.com/8265a91a/supervisor/internal/handoff"
 	"github.com/8265a91a/supervisor/internal/sockets"
 	"github.com/8265a91a/supervisor/internal/sys"
@@ -179,6 +180,7 @@ func (d *Daemon) exec(binary string) error {
 		env = append(env, "FDSTORE="+strconv.Itoa(d.keeper.limit))
 	}
 	d.log.Info("replacing the supervisor's binary in place", "binary", binary)
+	fault.Point("before exec")
 	return os.NewSyscallError("execve "+binary, syscall.Exec(binary, os.Args, env))
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/8265a91a/supervisor/internal/config"
+	"github.com/8265a91a/supervisor/internal/fault"
 	"github.com/8265a91a/supervisor/internal/handoff"
 	"github.com/8265a91a/supervisor/internal/sockets"
 	"github.com/8265a91a/supervisor/pkg/fdstore"
@@ -79,6 +80,7 @@ func (d *Daemon) leave() {
 			d.Note(handoff.Warning, "systemd has not confirmed the stored state: "+err.Error())
 		}
 		d.pauseBinds()
+		fault.Point("leaving")
 		d.exit <- nil
 	}()
 }
@@ -113,6 +115,7 @@ func (d *Daemon) drainAll(began time.Time, limit time.Duration, keep bool) {
 		d.pushed = nil
 	}
 	d.save()
+	fault.Point("stopping")
 	var waiting []chan struct{}
 	for g, dr := range d.drains {
 		waiting = append(waiting, dr.done)

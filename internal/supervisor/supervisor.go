@@ -45,6 +45,7 @@ import (
 
 	"github.com/8265a91a/supervisor/internal/config"
 	"github.com/8265a91a/supervisor/internal/control"
+	"github.com/8265a91a/supervisor/internal/fault"
 	"github.com/8265a91a/supervisor/internal/handoff"
 	"github.com/8265a91a/supervisor/internal/sockets"
 	"github.com/8265a91a/supervisor/internal/sys"
@@ -182,6 +183,7 @@ func Run(ctx context.Context, opts Options) error {
 		return err
 	}
 	defer func() { d.stopServers() }()
+	fault.Point("adopted")
 	return d.loop(ctx, last)
 }
 
