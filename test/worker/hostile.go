@@ -20,21 +20,26 @@ func attack() {
 	// A full queue must not hold up the attack for ever.
 	_ = syscall.SetsockoptTimeval(s, syscall.SOL_SOCKET, syscall.SO_SNDTIMEO, &syscall.Timeval{Usec: 20000})
 	_ = syscall.SetsockoptInt(s, syscall.SOL_SOCKET, syscall.SO_SNDBUF, 1<<20)
-	// The first goes with the lies, the others with the flood: one that is known already spoils its message.
-	files := make([]int, 251)
-	for i := range files {
-		if files[i], err = memfd("hostile"); err != nil {
-			fmt.Println("worker: attack:", err)
-			return
-		}
-		defer syscall.Close(files[i])
-	}
 	sent, refused := 0, 0
+	// Each message has files of its own, or the supervisor would refuse it at the first, which it knows already.
 	send := func(path, text string, fds int) {
+		files := make([]int, 0, fds)
+		defer func() {
+			for _, fd := range files {
+				syscall.Close(fd)
+			}
+		}()
+		for range fds {
+			fd, err := memfd("hostile")
+			if err != nil {
+				fmt.Println("worker: attack:", err)
+				return
+			}
+			files = append(files, fd)
+		}
 		var rights []byte
 		if fds > 0 {
-			from := min(fds-1, 1)
-			rights = syscall.UnixRights(files[from : from+fds]...)
+			rights = syscall.UnixRights(files...)
 		}
 		if err := syscall.Sendmsg(s, []byte(text), rights, &syscall.SockaddrUnix{Name: path}, 0); err != nil {
 			refused++
@@ -47,9 +52,10 @@ func attack() {
 			send(path, text, 0)
 			send(path, text, 1)
 		}
-		// 10,000 descriptors; fewer for systemd, which forks a process to close each.
+		// 10,000 descriptors; fewer for systemd, which forks a process to close each. Half of the messages replace what
+		// the one before has stored, the others find no room.
 		for i := range map[bool]int{true: 40, false: 1}[path == ours] {
-			send(path, fmt.Sprintf("FDSTORE=1\nFDNAME=hostile%d\nFDPOLL=0", i), 250)
+			send(path, fmt.Sprintf("FDSTORE=1\nFDNAME=hostile%d\nFDPOLL=0", i/20), 250)
 		}
 		send(path, "BARRIER=1", 5)
 	}
