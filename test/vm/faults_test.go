@@ -83,12 +83,15 @@ ExecStart=%[1]s run %[2]s
 Environment=SUPERVISOR_FAULT_FILE=/run/fault-%[2]s
 RestartSec=10ms
 `, f.binary, name))
-	m.t.Cleanup(func() { m.Remove(f.binary, f.file(), f.file()+".seen") })
+	m.t.Cleanup(func() { m.Remove(f.binary, f.file(), f.file()+".seen", f.killed()) })
 	f.arguments()
 	return f
 }
 
 func (f *faulty) file() string { return "/run/fault-" + f.name }
+
+// killed is the file to which an action adds a line for each process that it has killed.
+func (f *faulty) killed() string { return f.file() + ".killed" }
 
 // with is the same service in a subtest.
 func (f *faulty) with(t *testing.T) *faulty {
@@ -124,7 +127,7 @@ func (f *faulty) points() (list []string) {
 
 // ofStore tells the points of the FD store from those of the steps.
 func ofStore(point string) bool {
-	return strings.HasPrefix(point, "state ") || strings.HasPrefix(point, "store entry")
+	return strings.HasPrefix(point, "state ") || strings.HasPrefix(point, "store ")
 }
 
 // share takes every point of the steps on one suite, and this suite's part of the rest, or every point where there is time.
@@ -157,9 +160,10 @@ const clientsAtPoints = 6
 
 // atEvery arms the action at each of the points in turn, reloads, and demands that the service comes to rest as it
 // was: one supervisor, one generation, the same FD store, and the next reload works. mayCut is how many requests in
-// the middle the action may end at a point: what a killed worker had accepted. How often the FD store is written
+// the middle the action may end at a point: what a killed worker had accepted. At the points in mustKill there is
+// somebody to kill. How often the FD store is written
 // depends on timing, so one in five of its points may be missed, and no other.
-func (f *faulty) atEvery(what string, points []string, action string, mayCut func(point string) int64) {
+func (f *faulty) atEvery(what string, points []string, action string, mustKill []string, mayCut func(point string) int64) {
 	base, problem := f.quieted(-1, 10*time.Second)
 	if problem != "" {
 		f.t.Fatal(problem)
@@ -168,7 +172,7 @@ func (f *faulty) atEvery(what string, points []string, action string, mayCut fun
 		Clients: map[load.Class]int{load.New: 1, load.Late: clientsAtPoints - 2, load.Keep: 1}})
 	o := outcome{Case: what}
 	before := run.Snapshot()
-	ofStores, missed := 0, 0
+	ofStores, missed, kills := 0, 0, 0
 	for _, point := range points {
 		f.progress(run, 10)
 		patience := 10 * time.Second
@@ -177,7 +181,8 @@ func (f *faulty) atEvery(what string, points []string, action string, mayCut fun
 			patience = time.Second
 		}
 		old := f.view().serving()
-		f.WriteFile(f.file(), point+": "+strings.NewReplacer("OLD", fmt.Sprint(old.PID), "NEW", fmt.Sprintf("%s/[^/]*/%d", f.name, old.N+1)).Replace(action)+"\n")
+		f.WriteFile(f.file(), point+": "+strings.NewReplacer("OLD", fmt.Sprint(old.PID), "NEW", fmt.Sprintf("%s/[^/]*/%d", f.name, old.N+1), "KILLED", f.killed()).Replace(action)+"\n")
+		f.WriteFile(f.killed(), "")
 		start := time.Now()
 		err := f.tryReload()
 		if !f.Eventual(patience, func() bool { return !f.Exists(f.file()) }) {
@@ -188,6 +193,11 @@ func (f *faulty) atEvery(what string, points []string, action string, mayCut fun
 			}
 		}
 		v, problem := f.quietedAs(base, 15*time.Second)
+		killed := strings.Count(f.ReadFile(f.killed()), "\n")
+		if name, _, _ := strings.Cut(point, "#"); killed == 0 && slices.Contains(mustKill, name) {
+			f.t.Errorf("%s at %s: nobody was killed", what, point)
+		}
+		kills += killed
 		o.time("until at rest", time.Since(start))
 		if problem != "" {
 			f.t.Errorf("%s at %s (reload: %v): after 15 s still: %s\n%+v", what, point, err, problem, v.status)
@@ -213,6 +223,11 @@ func (f *faulty) atEvery(what string, points []string, action string, mayCut fun
 		f.t.Errorf("%s: %d of %d points of the FD store were not reached", what, missed, ofStores)
 	}
 	f.progress(run, 20)
+	if len(mustKill) > 0 {
+		o.count("workers killed")
+		o.Counts["workers killed"] = kills
+		f.t.Logf("%s: %d workers killed at %d points", what, kills, len(points))
+	}
 	f.record(o, run.Stop())
 }
 
@@ -229,10 +244,11 @@ func (m *Machine) Eventual(limit time.Duration, check func() bool) bool {
 // The ways to kill somebody at a point. Workers are found by their marker: nobody knows the new one's pid yet.
 const (
 	killSupervisor = "kill"
-	killOld        = "exec kill -9 OLD"
-	killNew        = "exec for p in $(grep -lzsxE SUPERVISOR_GENERATION=NEW /proc/[0-9]*/environ); do p=${p#/proc/}; kill -9 ${p%%/*}; done"
-	reloadManager  = "exec systemctl daemon-reload"
-	reexecManager  = "exec systemctl daemon-reexec"
+	killOld        = "exec kill -9 OLD && echo >> KILLED"
+	killNew        = "exec for p in $(grep -lzsxE SUPERVISOR_GENERATION=NEW /proc/[0-9]*/environ); do p=${p#/proc/}; kill -9 ${p%%/*} && echo >> KILLED; done"
+	// In the background, or it would be over when the supervisor goes on.
+	reloadManager = "exec systemctl daemon-reload &"
+	reexecManager = "exec systemctl daemon-reexec &"
 )
 
 // Somebody is killed, or systemd reloads itself, at every point of a handoff, in both orders at the same time.
@@ -267,18 +283,25 @@ func (f *faulty) faults(t *testing.T, order string) {
 		}
 		return clientsAtPoints
 	}
+	oldLives := []string{"before check", "after store", "before divert", "before signal"}
+	newLives := []string{"spawned", "before ready", "after ready", "before switch", "after switch"}
+	if order == "start-first" {
+		oldLives = []string{"before check", "begun", "after ready", "after switch", "before signal"}
+		newLives = append(newLives, "before divert", "before signal")
+	}
 	for _, c := range []struct {
 		what, action string
 		points       []string
+		mustKill     []string
 		mayCut       func(string) int64
 	}{
-		{"b kill supervisor", killSupervisor, f.share(points), nothing},
-		{"c kill old worker", killOld, f.share(steps), accepted},
-		{"c kill new worker", killNew, f.share(steps), acceptedByNew},
-		{"f daemon-reload", reloadManager, f.part(steps), nothing},
-		{"f daemon-reexec", reexecManager, f.part(steps), nothing},
+		{"b kill supervisor", killSupervisor, f.share(points), nil, nothing},
+		{"c kill old worker", killOld, f.share(steps), oldLives, accepted},
+		{"c kill new worker", killNew, f.share(steps), newLives, acceptedByNew},
+		{"f daemon-reload", reloadManager, f.part(steps), nil, nothing},
+		{"f daemon-reexec", reexecManager, f.part(steps), nil, nothing},
 	} {
-		t.Run(c.what, func(t *testing.T) { f.with(t).atEvery(c.what+", "+order, c.points, c.action, c.mayCut) })
+		t.Run(c.what, func(t *testing.T) { f.with(t).atEvery(c.what+", "+order, c.points, c.action, c.mustKill, c.mayCut) })
 	}
 }
 
