@@ -27,34 +27,36 @@ var _ = scenario("z-storm", func(t *testing.T, m *Machine) {
 		t.Fatal(err)
 	}
 	base := s.atRest(-1)
+	s.storesOnly(base.serving().N)
 	before := s.usage()
 	o := outcome{Case: "h storm", Notes: []string{fmt.Sprintf("%s, seed %d", s.length, s.seed)}}
-	clients := map[load.Class]int{load.New: 2, load.Late: 2, load.Keep: 1}
-	result := s.whileLoaded(load.Options{Target: tcp(s.port), Pause: 2 * time.Millisecond, Late: 50 * time.Millisecond, Timeout: 15 * time.Second, Clients: clients}, func() {
-		for end := time.Now().Add(s.length); time.Now().Before(end) && !t.Failed(); {
-			s.next(&o)
-			time.Sleep(time.Duration(s.random.IntN(200)) * time.Millisecond)
-		}
-		s.background.Wait()
-		s.calm()
-		v, problem := s.quietedAs(base, 60*time.Second)
-		if problem != "" {
-			t.Errorf("seed %d: 60 s after the storm: %s\n%+v", s.seed, problem, v.status)
-		}
-		if err := s.tryReload(); err != nil {
-			t.Errorf("seed %d: the reload after the storm: %v", s.seed, err)
-		}
-	})
+	run := s.Load(load.Options{Target: tcp(s.port), Pause: 2 * time.Millisecond, Late: 50 * time.Millisecond, Timeout: 15 * time.Second,
+		Clients: map[load.Class]int{load.New: 2, load.Late: 2, load.Keep: stormClients - 4}})
+	s.progress(run, 50)
+	for end := time.Now().Add(s.length); time.Now().Before(end) && !t.Failed(); {
+		what := s.next(&o)
+		time.Sleep(time.Duration(s.random.IntN(200)) * time.Millisecond)
+		s.account(what, run.Snapshot())
+	}
+	s.calm()
+	v, problem := s.quietedAs(base, 60*time.Second)
+	if problem != "" {
+		t.Errorf("seed %d: 60 s after the storm: %s\n%+v", s.seed, problem, v.status)
+	}
+	if err := s.tryReload(); err != nil {
+		t.Errorf("seed %d: the reload after the storm: %v", s.seed, err)
+	}
+	s.progress(run, 50)
+	result := run.Stop()
+	s.account("the reload after the storm", result)
 	o.count("workers killed")
 	o.Counts["workers killed"] = s.kills
-	s.record(o, result)
-	// A killed worker takes with it what it had accepted: at most one request of each client.
-	if lost := cut(result); result.Failures() > lost || lost > int64(5*s.kills) {
-		t.Errorf("seed %d, %v:\n%s", s.seed, o.Counts, result)
-	}
-	s.atRest(base.stored)
+	v = s.atRest(base.stored)
+	s.storesOnly(v.serving().N)
 	after := s.usage()
-	if after.stored != before.stored || after.processes != before.processes || after.descriptors > before.descriptors+2 {
+	o.Notes = append(o.Notes, fmt.Sprintf("resident %d KiB, before %d KiB", after.rss, before.rss))
+	s.record(o, result)
+	if after.stored != before.stored || after.processes != before.processes || after.descriptors > before.descriptors+2 || after.rss > before.rss+16<<10 {
 		t.Errorf("seed %d: after the storm %+v, before %+v", s.seed, after, before)
 	}
 	if n := len(s.ListeningInodes(s.port + 1)); n > 0 {
@@ -62,14 +64,44 @@ var _ = scenario("z-storm", func(t *testing.T, m *Machine) {
 	}
 })
 
+// stormClients is how many requests are in hand at once.
+const stormClients = 5
+
 type storm struct {
 	*faulty
 	length     time.Duration
 	seed       uint64
 	random     *rand.Rand
-	kills      int
+	kills      int // of workers
 	events     []event
 	background sync.WaitGroup
+	accounted  accounts
+}
+
+// accounts are what was counted before an event.
+type accounts struct {
+	kills       int
+	failed, cut int64
+	// late is how many requests more the workers that the last event killed may have taken with them: what a client has in
+	// hand is counted when it looks, perhaps after the event.
+	late int64
+	// trail are the last events: a request that times out began in one of them.
+	trail []string
+}
+
+// account demands that of the requests since the last event none failed but those that a worker had accepted which the
+// event killed: at most one of each client.
+func (s *storm) account(what string, now load.Result) {
+	s.t.Helper()
+	a := &s.accounted
+	a.trail = append(a.trail[max(0, len(a.trail)-4):], what)
+	failed, lost := now.Failures()-a.failed, cut(now)-a.cut
+	may := int64(stormClients * (s.kills - a.kills))
+	if failed > lost || lost > may+a.late {
+		s.t.Errorf("seed %d: %q lost requests: %d failed, %d of them in the middle, where %d may; the last events were %q:\n%s",
+			s.seed, what, failed, lost, may+a.late, a.trail, now)
+	}
+	a.kills, a.failed, a.cut, a.late = s.kills, now.Failures(), cut(now), max(0, may-lost)
 }
 
 // event is something that happens; one that is gentle may come while another one is under way.
@@ -122,9 +154,14 @@ func newStorm(t *testing.T, m *Machine) *storm {
 		{"order changed", false, configured(replace(t, good, "start-first", "signal-first"))},
 		{"killed at a point", false, func() { s.atPoint("kill") }},
 		{"delayed at a point", false, func() { s.atPoint("delay 300ms") }},
+		{"killed while it leaves", false, func() {
+			s.WriteFile(s.file(), "leaving: kill\n")
+			s.TrySystemctl("restart", s.unit)
+			s.Remove(s.file())
+		}},
 		{"kill worker", true, func() {
-			s.kills++
 			if pid := s.view().serving().PID; pid != 0 {
+				s.kills++
 				s.TryKill(pid, syscall.SIGKILL)
 			}
 		}},
@@ -134,8 +171,8 @@ func newStorm(t *testing.T, m *Machine) *storm {
 			}
 		}},
 		{"kill both", true, func() {
-			s.kills++
 			if v := s.view(); v.main != 0 && v.serving().PID != 0 {
+				s.kills++
 				s.Try("kill", "-9", strconv.Itoa(v.main), strconv.Itoa(v.serving().PID))
 			}
 		}},
@@ -147,13 +184,13 @@ func newStorm(t *testing.T, m *Machine) *storm {
 	return s
 }
 
-// next lets one event happen, or a gentle one in the middle of another.
-func (s *storm) next(o *outcome) {
+// next lets one event happen, or a gentle one in the middle of another, and returns what it was.
+func (s *storm) next(o *outcome) string {
 	e := s.events[s.random.IntN(len(s.events))]
 	o.count(e.name)
 	if e.gentle || s.random.IntN(3) > 0 {
 		e.do()
-		return
+		return e.name
 	}
 	gentle := slices.DeleteFunc(slices.Clone(s.events), func(e event) bool { return !e.gentle })
 	other := gentle[s.random.IntN(len(gentle))]
@@ -163,12 +200,13 @@ func (s *storm) next(o *outcome) {
 	time.Sleep(wait)
 	other.do()
 	s.background.Wait()
+	return e.name + " + " + other.name
 }
 
 // atPoint reloads with an action at a random point.
 func (s *storm) atPoint(action string) {
 	points := []string{"before check", "before fetch", "before store", "before spawn", "begun", "spawned", "before ready", "before reconcile", "before switch",
-		"after switch", "before divert", "before idle", "before signal", "after signal", "store entry", "state write", "state next", "state removed", "state stored"}
+		"after switch", "before divert", "before idle", "before signal", "after signal", "store entry", "store remove", "state write", "state next", "state removed", "state stored"}
 	s.WriteFile(s.file(), fmt.Sprintf("%s#%d: %s\n", points[s.random.IntN(len(points))], 1+s.random.IntN(3), action))
 	s.supervisor("reload", s.name)
 	s.Remove(s.file())

@@ -144,9 +144,15 @@ var _ = scenario("s-e-restart", func(t *testing.T, m *Machine) {
 		base := f.atRest(-1)
 		toml := f.ReadFile(f.config())
 		f.loaded(outcome{Case: "e restart, " + order}, func(o *outcome) {
-			for range 3 {
+			for i := range 4 {
 				old := f.view().serving().PID
+				if i == 3 { // killed when all is stored
+					f.WriteFile(f.file(), "leaving: kill\n")
+				}
 				f.Systemctl("restart", f.unit)
+				if f.Exists(f.file()) {
+					t.Errorf("%s: the supervisor was not killed while it left", order)
+				}
 				if v := f.atRest(base.stored); v.serving().PID == old {
 					t.Errorf("%s: worker %d serves before and after the restart", order, old)
 				}
