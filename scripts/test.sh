@@ -52,7 +52,7 @@ containers() {
     local code=0
     rm -rf results && mkdir results
     SUPERVISOR_TEST_REPORT=$PWD/results/report.txt SUPERVISOR_TEST_RESULTS=$PWD/results/results.jsonl \
-        CGO_ENABLED=0 go test -tags vm -count=1 -timeout 40m -parallel 3 -run '^TestScenarios$' ./test/vm/ || code=1
+        CGO_ENABLED=0 go test -tags vm -count=1 -timeout 40m -parallel 6 -run '^TestScenarios$' ./test/vm/ || code=1
     if [ -e results/report.txt ]; then
         grep '^systemd ' results/report.txt | sort -s -k3
         warnings=$(grep '^NEWEST SYSTEMD NOT TESTED' results/report.txt)
@@ -75,7 +75,7 @@ servers() { SUPERVISOR_MATRIX=quick CGO_ENABLED=0 go test -tags vm -count=1 -tim
 chaos() {
     mkdir -p results && rm -f results/results.jsonl
     SUPERVISOR_TEST_LONG=1 SUPERVISOR_TEST_STORM=${SUPERVISOR_TEST_STORM:-10m} SUPERVISOR_TEST_RESULTS=$PWD/results/results.jsonl \
-        CGO_ENABLED=0 go test -tags vm -count=1 -timeout 2h -parallel 3 -run '^TestScenarios$/./^(s-|z-storm)' -v ./test/vm/
+        CGO_ENABLED=0 go test -tags vm -count=1 -timeout 2h -parallel 6 -run '^TestScenarios$/./^(s-|z-storm)' -v ./test/vm/
 }
 
 passed=0 failed=0 table= warnings=

@@ -30,8 +30,8 @@ func scenario(name string, run scenarioFunc) struct{} {
 	return struct{}{}
 }
 
-// runScenarios boots one container per suite and runs every scenario on it, one after the other; but the last, the
-// storm, on all suites at the same time, because it takes long and mostly waits.
+// runScenarios boots one container per suite and runs every scenario on it, one after the other, on all suites at the same
+// time: most of them wait most of the time.
 func runScenarios(t *testing.T) {
 	// A moving suite: what it serves today may not even install, and that says nothing about this project.
 	var noNewest error
@@ -46,12 +46,10 @@ func runScenarios(t *testing.T) {
 			if suite == newest && noNewest != nil {
 				t.Skip(noNewest)
 			}
+			t.Parallel()
 			m := Boot(t, suite)
 			m.recordVersions()
 			for _, name := range sortedNames() {
-				if name == "z-storm" {
-					t.Parallel()
-				}
 				t.Run(name, func(t *testing.T) { m.With(t).run(scenarios[name]) })
 			}
 		})
