@@ -173,7 +173,7 @@ func failures(list []*row) string {
 // oneLine is a message as a cell of a table.
 func oneLine(text string) string {
 	text = strings.NewReplacer("\n", " / ", "|", "\\|", "<", "&lt;").Replace(text)
-	const most = 600
+	const most = 2000
 	if r := []rune(text); len(r) > most {
 		text = string(r[:most]) + "…"
 	}

@@ -108,10 +108,11 @@ sockets = ["einhorn"]
 	},
 	{
 		name: "tomcat", version: "tomcat10", preset: "java", slow: true,
-		edit: []string{`"-jar", "/srv/@NAME@/server.jar"`, `"-cp", "/usr/share/tomcat10/bin/bootstrap.jar:/usr/share/tomcat10/bin/tomcat-juli.jar", "-Dcatalina.home=/usr/share/tomcat10", "-Dcatalina.base=/srv/@NAME@", "-Dtomcat.util.scan.StandardJarScanFilter.jarsToSkip=*.jar", "org.apache.catalina.startup.Bootstrap", "start"`},
+		edit: []string{`"-jar", "/srv/@NAME@/server.jar"`, `"-cp", "/usr/share/tomcat10/bin/bootstrap.jar:/usr/share/tomcat10/bin/tomcat-juli.jar", "-Dcatalina.home=/usr/share/tomcat10", "-Dcatalina.base=/srv/@NAME@", "org.apache.catalina.startup.Bootstrap", "start"`},
 		files: map[string]string{
 			"/srv/@NAME@/conf/server.xml":       app("tomcat.xml"),
 			"/srv/@NAME@/conf/web.xml":          app("tomcat-web.xml"),
+			"/srv/@NAME@/conf/context.xml":      `<Context><JarScanner scanClassPath="false" scanManifest="false"/></Context>`,
 			"/srv/@NAME@/webapps/ROOT/page.jsp": `<%@ page contentType="text/plain" %><% if (request.getRequestURI().startsWith("/slow")) Thread.sleep(1000); %>pid=<%= ProcessHandle.current().pid() %>`,
 		},
 		setup:  "mkdir -p /srv/@NAME@/temp /srv/@NAME@/work /srv/@NAME@/logs; chown -R www-data: /srv/@NAME@",

@@ -26,7 +26,7 @@ public class Server {
             pool.shutdown();
             try { pool.awaitTermination(20, TimeUnit.SECONDS); } catch (InterruptedException e) { }
         }));
-        if (mode.equals("die")) Thread.ofPlatform().start(() -> { pause(300); Runtime.getRuntime().halt(7); });
+        if (mode.equals("die")) Thread.ofPlatform().start(() -> { pause(100); Runtime.getRuntime().halt(7); });
         while (true) {
             SocketChannel connection = listener.accept();
             pool.execute(() -> answer(connection));
