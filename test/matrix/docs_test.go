@@ -37,6 +37,12 @@ func TestDocuments(t *testing.T) {
 				t.Errorf("%s lost %d of %d requests of class %s", r.Name, c.Failed, c.Requests, class)
 			}
 		}
+		steered := r.With.Divert == "steer" && r.Order == ""
+		for _, b := range r.Broken {
+			if b.Failed > 0 && (steered || b.Kind != dies) {
+				t.Errorf("%s lost %d of %d requests to a newcomer: %s", r.Name, b.Failed, b.Requests, b.What)
+			}
+		}
 	}
 }
 
