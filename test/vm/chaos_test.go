@@ -33,6 +33,7 @@ var _ = scenario("z-storm", func(t *testing.T, m *Machine) {
 	run := s.Load(load.Options{Target: tcp(s.port), Pause: 2 * time.Millisecond, Late: 50 * time.Millisecond, Timeout: 15 * time.Second,
 		Clients: map[load.Class]int{load.New: 2, load.Late: 2, load.Keep: stormClients - 4}})
 	s.progress(run, 50)
+	s.accounted.cursor = s.Cursor()
 	for end := time.Now().Add(s.length); time.Now().Before(end) && !t.Failed(); {
 		what := s.next(&o)
 		time.Sleep(time.Duration(s.random.IntN(200)) * time.Millisecond)
@@ -82,6 +83,7 @@ type storm struct {
 type accounts struct {
 	kills       int
 	failed, cut int64
+	cursor      string // of the journal
 	// late is how many requests more the workers that the last event killed may have taken with them: what a client has in
 	// hand is counted when it looks, perhaps after the event.
 	late int64
@@ -90,18 +92,20 @@ type accounts struct {
 }
 
 // account demands that of the requests since the last event none failed but those that a worker had accepted which the
-// event killed: at most one of each client.
+// event killed, or a newcomer that was given up because of it: at most one of each client.
 func (s *storm) account(what string, now load.Result) {
 	s.t.Helper()
 	a := &s.accounted
 	a.trail = append(a.trail[max(0, len(a.trail)-4):], what)
 	failed, lost := now.Failures()-a.failed, cut(now)-a.cut
-	may := int64(stormClients * (s.kills - a.kills))
+	cursor := s.Cursor()
+	givenUp := strings.Count(s.JournalAfter(s.unit, a.cursor), "killed: the handoff failed")
+	may := int64(stormClients * (s.kills - a.kills + givenUp))
 	if failed > lost || lost > may+a.late {
 		s.t.Errorf("seed %d: %q lost requests: %d failed, %d of them in the middle, where %d may; the last events were %q:\n%s",
 			s.seed, what, failed, lost, may+a.late, a.trail, now)
 	}
-	a.kills, a.failed, a.cut, a.late = s.kills, now.Failures(), cut(now), max(0, may-lost)
+	a.kills, a.failed, a.cut, a.late, a.cursor = s.kills, now.Failures(), cut(now), max(0, may-lost), cursor
 }
 
 // event is something that happens; one that is gentle may come while another one is under way.

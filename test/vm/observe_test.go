@@ -104,8 +104,10 @@ func (v view) quiet(stored int) string {
 		return fmt.Sprintf("%d generations serve", serving)
 	case v.processes != 2:
 		return fmt.Sprintf("%d processes", v.processes)
-	case stored >= 0 && (v.stored != stored || v.status.Stored != stored):
-		return fmt.Sprintf("%d entries in the FD store, the supervisor believes %d, want %d", v.stored, v.status.Stored, stored)
+	case v.stored != v.status.Stored: // systemd has not read all yet
+		return fmt.Sprintf("%d entries in the FD store, the supervisor believes %d", v.stored, v.status.Stored)
+	case stored >= 0 && v.stored != stored:
+		return fmt.Sprintf("%d entries in the FD store, want %d", v.stored, stored)
 	}
 	return ""
 }

@@ -253,8 +253,8 @@ var _ = scenario("s-e-stop-crash-loop", func(t *testing.T, m *Machine) {
 	left := f.Children(f.unit)
 	f.Kill(f.MainPID(f.unit), 9)
 	f.Eventually(30*time.Second, func() string {
-		shown := f.Systemctl("show", "-p", "SubState,NRestarts", f.unit) + "\n"
-		if !strings.Contains(shown, "SubState=auto-restart\n") || strings.Contains(shown, "NRestarts=0\n") {
+		shown := f.Systemctl("show", "-p", "SubState,ExecMainStatus", f.unit) + "\n"
+		if !strings.Contains(shown, "SubState=auto-restart\n") || !strings.Contains(shown, "ExecMainStatus=7\n") { // of the script
 			return shown
 		}
 		return ""
