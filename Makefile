@@ -25,7 +25,7 @@ bin/supervisor:
 	$(MAKE) build
 
 test:
-	scripts/test.sh setup format vet staticcheck unit unit-fault fuzz demo containers servers vm
+	scripts/test.sh setup format vet staticcheck unit unit-fault fuzz demo containers servers-vm
 
 check:
 	scripts/test.sh setup format vet staticcheck unit

@@ -71,6 +71,18 @@ vm() {
 # Real servers: one for each convention, three reloads each. "make matrix" runs all of them.
 servers() { SUPERVISOR_MATRIX=quick CGO_ENABLED=0 go test -tags vm -count=1 -timeout 15m -run '^TestMatrix$' ./test/matrix/; }
 
+# Both at the same time: the virtual machine keeps one processor busy, and the servers mostly wait.
+servers-vm() {
+    local log code=0
+    log=$(mktemp)
+    vm > "$log" 2>&1 &
+    servers || code=1
+    wait $! || code=1
+    cat "$log"
+    rm -f "$log"
+    return $code
+}
+
 # Somebody is killed at every point on every systemd, and a long storm. "make report" shows what was counted.
 chaos() {
     mkdir -p results && rm -f results/results.jsonl
