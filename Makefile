@@ -1,5 +1,5 @@
 # make build     the static, stripped binary bin/supervisor
-# make test      everything: set-up, format, vet, staticcheck, unit tests, fuzzing, containers, VM (about 25 minutes)
+# make test      everything: set-up, format, vet, staticcheck, unit tests, fuzzing, containers, VM (under 30 minutes)
 # make check     the part of it that needs no containers (2 minutes)
 # make demo      ten reloads and a kill of a server under load, on this machine, without systemd
 # make chaos     kills at every point and a storm of ten minutes, on all systemds (half an hour)
