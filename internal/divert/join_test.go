@@ -150,3 +150,40 @@ func TestRootJoinsSocketsOfOthers(t *testing.T) {
 	}
 	expect(t, "tcp", address, "B", 20)
 }
+
+// A server may bind a socket for each of its peers to the same address and connect it, as HAProxy does for QUIC: these are
+// members of the group, too.
+func TestJoinBesideConnectedSockets(t *testing.T) {
+	spec := sys.ListenSpec{Network: "udp", Host: "127.0.0.1", ReusePort: true}
+	a := open(t, spec)
+	address := inspect(t, a).Address
+	spec.Port = uint32(inspect(t, a).Port)
+	connected := func() *sys.FD {
+		t.Helper()
+		peer := inspect(t, open(t, sys.ListenSpec{Network: "udp", Host: "127.0.0.1"}))
+		fd := open(t, spec)
+		if err := syscall.Connect(fd.Num(), &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: peer.Port}); err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	serve(t, a, "A")
+	before := connected()
+	if _, err := divert.Join(a.Num()); !errors.Is(err, divert.ErrShared) {
+		t.Errorf("beside a connected socket: %v, want ErrShared", err)
+	}
+	expect(t, "udp", address, "A", 10)
+	before.Close()
+	b := join(t, a)
+	serve(t, b, "B")
+	first, second := connected(), connected()
+	for _, end := range []*sys.FD{nil, first, second} {
+		end.Close()
+		for slot, to := range []string{"A", "B"} {
+			if err := divert.Steer(a.Num(), slot); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, "udp", address, to, 10)
+		}
+	}
+}

@@ -60,7 +60,10 @@ func join(a int, s sys.Socket) (*FD, error) {
 	if err == nil {
 		var b *FD
 		if b, err = partner(a, s, early); err == nil {
-			return b, nil
+			if err = second(b.Num(), s); err == nil {
+				return b, nil
+			}
+			b.Close()
 		}
 	}
 	if early {
@@ -87,15 +90,29 @@ func joinable(a int, s sys.Socket) error {
 	if s.Port == 0 || (s.Network == "tcp" && !s.Listening) {
 		return fmt.Errorf("a socket that does not listen %w", ErrUnsupported)
 	}
-	return alone(s)
+	return alone(s, 0)
 }
 
-// alone reports [ErrShared] if sockets other than s have its address, and refuses a socket of another network
+// second reports [ErrShared] unless b is the second of the group that the borrowed b and the socket a form, since the program
+// knows no more than their order. A server may bind a socket for each of its peers to the address, and connect it, as
+// HAProxy does for QUIC: one that did before b joined has b's place. One that does so afterwards changes nothing.
+func second(b int, a sys.Socket) error {
+	if a.Network != "udp" {
+		return nil
+	}
+	inode, err := sys.Inode(b)
+	if err != nil {
+		return err
+	}
+	return alone(a, inode)
+}
+
+// alone reports [ErrShared] if sockets other than s and partner have its address, and refuses a socket of another network
 // namespace, where a partner cannot be bound.
-func alone(s sys.Socket) error {
+func alone(s sys.Socket, partner uint64) error {
 	states := sys.StateListening
 	if s.Network == "udp" {
-		states = sys.StateBound
+		states = sys.StateBound | sys.StateConnected
 	}
 	var self sys.DiagSocket
 	var all []sys.DiagSocket
@@ -115,7 +132,7 @@ func alone(s sys.Socket) error {
 		return fmt.Errorf("a socket of another network namespace %w", ErrUnsupported)
 	}
 	for _, d := range all {
-		if d.Inode != s.Inode && d.Addr == self.Addr && d.Interface == self.Interface {
+		if d.Inode != s.Inode && d.Inode != partner && d.Addr == self.Addr && d.Interface == self.Interface && (d.UID == self.UID || d.Peer == 0) {
 			return fmt.Errorf("socket %w (inode %d)", ErrShared, d.Inode)
 		}
 	}

@@ -57,7 +57,7 @@ func (h *Handoff) bind() error {
 		if want.Listen == (config.Address{}) {
 			return fmt.Errorf("socket %q is neither passed by a .socket unit nor has it a listen address in the configuration", want.Name)
 		}
-		s, err := open(want, steers(h.Config))
+		s, err := open(want, steers(h.Config, sockets.Bound, want.Listen.Network))
 		if err != nil {
 			return fmt.Errorf("bind socket %q to %s: %w", want.Name, want.Listen, err)
 		}
@@ -123,7 +123,7 @@ func open(want *config.Socket, pair bool) (*sockets.Socket, error) {
 	spec := sys.ListenSpec{
 		Network: want.Listen.Network, Host: want.Listen.Host, Port: want.Listen.Port, CID: want.Listen.CID, Path: want.Listen.Path,
 		Backlog: want.Backlog, V6Only: want.V6Only, FreeBind: want.FreeBind, DeferAccept: int(want.DeferAccept.Seconds()),
-		ReusePort: pair && (want.Listen.Network == "tcp" || want.Listen.Network == "udp"),
+		ReusePort: pair,
 	}
 	path := unixPath(want.Listen)
 	if path != "" {

@@ -77,14 +77,10 @@ func (d *Drain) divert(ctx context.Context) (string, error) {
 	mode := d.Gen.Config.Drain.Divert
 	var steered []half
 	var rest []uint64
-	if mode == config.DivertAuto && d.Gen.Config.Handoff.Fetch == config.FetchGetsocks {
-		if rest = d.datagrams(); len(rest) == 0 {
-			mode = config.DivertNone
-		}
-	} else if mode != config.DivertNone {
+	if mode != config.DivertNone {
 		steered, rest = d.steer(mode)
 	}
-	if mode == config.DivertNone {
+	if mode == config.DivertNone || lossless(d.Gen.Config) && len(steered)+len(rest) == 0 {
 		d.use(config.DivertNone)
 		return "none", nil
 	}
@@ -204,7 +200,7 @@ func (d *Drain) steer(mode string) (halves []half, rest []uint64) {
 	d.Host.Do(func(held *sockets.Set) {
 		for _, s := range held.Ordered(nil) {
 			inode, err := s.Inode(d.Gen.Slot)
-			if err != nil || s.Origin == sockets.Pushed || !has(inode) {
+			if err != nil || s.Origin == sockets.Pushed || !has(inode) || lossless(d.Gen.Config) && s.Info.Network != "udp" {
 				continue
 			}
 			if s.Alternate == nil || mode == config.DivertFence {
@@ -220,21 +216,6 @@ func (d *Drain) steer(mode string) (halves []half, rest []uint64) {
 		}
 	})
 	return halves, rest
-}
-
-// datagrams lists the inodes of n's UDP sockets, for HAProxy: on SIGUSR1 it loses no connection over TCP, but one over QUIC
-// that has just begun: the client waits until it gives up (3.0 and 3.2). What n has accepted it goes on with over sockets
-// of its own.
-func (d *Drain) datagrams() (inodes []uint64) {
-	has := d.has()
-	d.Host.Do(func(held *sockets.Set) {
-		for _, s := range held.Ordered(nil) {
-			if s.Info.Network == "udp" && s.Origin != sockets.Pushed && has(s.Info.Inode) {
-				inodes = append(inodes, s.Info.Inode)
-			}
-		}
-	})
-	return inodes
 }
 
 // has tells which sockets, by inode, n has open: what a later configuration added is not its. If the kernel does not

@@ -193,6 +193,71 @@ func TestOnlyDatagramsKeptFromHAProxy(t *testing.T) {
 		t.Errorf("divert: %+v, %s", s, old.Divert)
 	}
 }
+// What arrives at a UDP socket that HAProxy bound itself is steered, and never read by two generations: a client begins a
+// connection over QUIC with more than one datagram.
+func TestDatagramsSteered(t *testing.T) {
+	h := newHost(t)
+	tables := "sockets = [\"systemd\", \"getsocks\"]\n[ready]\nwhen = [\"notify\"]\n[drain]\nsettle = \"20ms\"\n[handoff]\ngetsocks = \"DIR/own.sock\"\n"
+	h.configure("-getsocks="+h.dir+"/own.sock -bind=tcp:"+h.addr+":8080 -bind=udp:"+h.addr+":8081", tables)
+	h.must()
+	answers := func(port string, g *handoff.Generation) {
+		t.Helper()
+		conn, err := net.Dial("udp", h.addr+":"+port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 256)
+		n, err := conn.Write([]byte("x"))
+		if err == nil {
+			n, err = conn.Read(buf)
+		}
+		if want := fmt.Sprintf("pid=%d ", g.PID()); err != nil || !strings.Contains(string(buf[:n]), want) {
+			t.Errorf("port %s: %q, %v, want %s", port, buf[:n], err, want)
+		}
+	}
+	ports := []string{"8081"}
+	for n := range 4 {
+		args := "-getsocks=" + h.dir + "/own.sock"
+		if n == 0 {
+			args += " -bind=udp:" + h.addr + ":8082" // by the generation of the other slot
+		}
+		h.configure(args, tables)
+		old := h.serving
+		ho, err := h.handoff()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, port := range ports {
+			for range 10 {
+				answers(port, old)
+			}
+		}
+		steps := h.drain(old, ho.New.Slot, func() {
+			for _, port := range ports {
+				answers(port, ho.New)
+			}
+		})
+		if s := steps["divert"]; !strings.HasPrefix(s.Note, fmt.Sprintf("%d steered, 0 fenced", len(ports))) || s.Error != "" || old.Divert != config.DivertSteer {
+			t.Errorf("divert: %+v, %s", s, old.Divert)
+		}
+		if n == 0 {
+			ports = append(ports, "8082")
+			answers("8082", ho.New)
+		}
+	}
+	for _, s := range h.held.Ordered(nil) {
+		if pair := s.Alternate != nil; pair != (s.Info.Network == "udp") {
+			t.Errorf("socket %s: a pair: %v", s.Name, pair)
+		}
+	}
+	if h.held.Len() != 3 || len(h.notes) > 0 {
+		t.Errorf("held: %v, notes: %q", h.picture().Held, h.notes)
+	}
+}
 
 // A connection whose handshake began before the traffic was steered away is waited for: nobody else accepts there.
 func TestHandshakeUnderWay(t *testing.T) {

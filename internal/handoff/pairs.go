@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -13,57 +14,69 @@ import (
 // pairUp gives every socket that will be steered its second half, before the FD store is brought up to date. A pair
 // stays for the life of the socket: indices in the SO_REUSEPORT group never move.
 func (h *Handoff) pairUp() {
-	if !steers(h.Config) {
-		return
-	}
 	slot, next := h.Host.LastSlot(), h.slot()
 	h.Host.Do(func(held *sockets.Set) {
 		for _, s := range held.Ordered(nil) {
-			if s.Alternate != nil || s.Origin == sockets.Fetched || s.Origin == sockets.Pushed || s.Info.Network != "tcp" && s.Info.Network != "udp" {
-				continue
-			}
-			to, isNew := slot, slices.Contains(h.bound, s)
-			if isNew {
-				to = next // nobody but the newcomer will accept there
-			} else if h.Old != nil && slot == 1 {
+			switch {
+			case s.Alternate != nil || !steers(h.Config, s.Origin, s.Info.Network):
+			case slices.Contains(h.bound, s):
+				h.join(held, s, h.Config, next, true) // nobody but the newcomer will accept there
+			case h.Old != nil && slot == 1:
 				// The old worker accepts on the first half, whatever its slot is called: pair up for the next reload.
+				if lossless(h.Config) {
+					continue
+				}
 				h.Host.Note(Info, fmt.Sprintf("socket %s (%s) is not steered in this reload, but in the next", s.Name, s.Info.Address))
-				continue
-			}
-			// A new socket has been listening for a moment, and whoever came meanwhile waits in the half that was there
-			// first: it is the newcomer's.
-			s.Exchanged = isNew && next == 1
-			b, err := divert.Join(s.FD.Num())
-			var info sys.Socket
-			if err == nil {
-				info, err = sys.Inspect(b.Num())
-			}
-			if err == nil {
-				err = SteerTo(s, to)
-			}
-			if err != nil {
-				b.Close()
-				s.Exchanged = false
-				h.Host.Note(Warning, fmt.Sprintf("socket %s (%s) cannot be steered: %v", s.Name, s.Info.Address, err))
-				continue
-			}
-			if s.Exchanged {
-				held.PairBefore(s, b, info)
-			} else {
-				held.Pair(s, b)
+			default:
+				h.join(held, s, h.Config, slot, false)
 			}
 		}
 	})
 }
 
-// steers tells whether sockets become pairs: where the worker gets them as descriptors, or by its own bind(2), and
-// does not lose requests anyway.
-func steers(cfg *config.Config) bool {
-	switch cfg.Drain.Divert {
-	case config.DivertSteer:
-		return true
-	case config.DivertAuto:
-		return !slices.Contains(cfg.Worker.Conventions, config.ConventionGetsocks)
+// join makes s a pair that is steered to slot. What has arrived at one that is new waits in the half that was there
+// first, which becomes that of slot: nobody else has it.
+func (h *Handoff) join(held *sockets.Set, s *sockets.Socket, cfg *config.Config, slot int, isNew bool) {
+	s.Exchanged = isNew && slot == 1
+	b, err := divert.Join(s.FD.Num())
+	var info sys.Socket
+	if err == nil {
+		info, err = sys.Inspect(b.Num())
 	}
-	return false
+	if err == nil {
+		err = SteerTo(s, slot)
+	}
+	if err != nil {
+		b.Close()
+		s.Exchanged = false
+		if !lossless(cfg) || !errors.Is(err, divert.ErrShared) { // shards, and connections over QUIC: fenced
+			h.Host.Note(Warning, fmt.Sprintf("socket %s (%s) cannot be steered: %v", s.Name, s.Info.Address, err))
+		}
+		return
+	}
+	if s.Exchanged {
+		held.PairBefore(s, b, info)
+	} else {
+		held.Pair(s, b)
+	}
+}
+
+// steers tells whether a socket is to become a pair: where the worker gets it as a descriptor, or by its own bind(2), and does not
+// lose what arrives there anyway. What a worker bound by itself its next generation takes for certain only as HAProxy does.
+func steers(cfg *config.Config, origin sockets.Origin, network string) bool {
+	udp, offered := network == "udp", slices.Contains(cfg.Worker.Conventions, config.ConventionGetsocks)
+	switch {
+	case origin == sockets.Pushed, origin == sockets.Fetched && !(udp && offered), !udp && network != "tcp":
+		return false
+	case cfg.Drain.Divert == config.DivertAuto:
+		return udp || !offered
+	}
+	return cfg.Drain.Divert == config.DivertSteer
+}
+
+// lossless tells whether traffic is only kept from UDP sockets: HAProxy loses no connection over TCP on SIGUSR1, but one
+// over QUIC that has just begun: the client waits until it gives up (3.0 and 3.2). What it has accepted it goes on with
+// over sockets of its own.
+func lossless(cfg *config.Config) bool {
+	return cfg.Drain.Divert == config.DivertAuto && cfg.Handoff.Fetch == config.FetchGetsocks
 }

@@ -65,10 +65,13 @@ func (h *Handoff) claims(ctx context.Context) error {
 	h.Host.Do(func(held *sockets.Set) {
 		for _, s := range found {
 			s, isNew := held.Add(s) // the second socket of a pair stands for the first
-			h.claimed[s.Cookie] = true
 			if isNew {
 				h.added = append(h.added, s)
+				if steers(h.New.Config, s.Origin, s.Info.Network) {
+					h.join(held, s, h.New.Config, h.New.Slot, true)
+				}
 			}
+			h.claimed[s.Cookie] = true
 		}
 	})
 	h.claimUnlisted()

@@ -260,3 +260,39 @@ func TestAdminSocketOfEachGeneration(t *testing.T) {
 	load.end()
 	s.stop()
 }
+
+// The pair that becomes of a UDP socket which HAProxy bound is adopted, whichever half its worker has open.
+func TestFetchedPairAdopted(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "")
+	s.configure(fmt.Sprintf(unitOnly+"[worker]\nsockets = [\"systemd\", \"getsocks\"]\ncommand = [%q, \"-generation\", \"${generation}\", \"-getsocks=%[2]s\", \"-args\", %[3]q]\n[ready]\nwhen = [\"notify\"]\n[drain]\nsettle = \"10ms\"\n[handoff]\ngetsocks = %[2]q\n",
+		workerProgram, s.dir+"/own.sock", s.argsFile()))
+	s.arguments("-bind=tcp:"+s.addr, "-bind=udp:"+s.addr)
+	s.start()
+	names := []string{s.addr}
+	for n := range 4 {
+		pid, _ := s.alone()
+		held := s.fds().Sockets
+		s.kill()
+		s.start()
+		if diff := cmp.Diff(held, s.fds().Sockets); diff != "" {
+			t.Errorf("held after a kill of the supervisor: %s", diff)
+		}
+		s.arguments()
+		if n == 0 {
+			names = append(names, s.other(8081))
+			s.arguments("-bind=udp:" + s.other(8081)) // by the generation of the other slot
+		}
+		for _, name := range names[:min(n+1, len(names))] {
+			if answer, err := askUDP(name); err != nil || !strings.HasPrefix(answer, fmt.Sprintf("pid=%d ", pid)) {
+				t.Errorf("%s: %q, %v, want pid %d", name, answer, err, pid)
+			}
+		}
+		s.reload()
+	}
+	s.alone()
+	if list := s.fds().Sockets; len(list) != 3 {
+		t.Errorf("held: %+v", list)
+	}
+	s.stop()
+}

@@ -1,6 +1,8 @@
 package supervisor
 
 import (
+	"slices"
+
 	"github.com/8265a91a/supervisor/internal/handoff"
 	"github.com/8265a91a/supervisor/internal/probe"
 	"github.com/8265a91a/supervisor/internal/sockets"
@@ -54,9 +56,7 @@ func (d *Daemon) unheld() func(*sockets.Socket) bool {
 	var inodes []uint64
 	fetched := false
 	for _, s := range d.held.Ordered(nil) {
-		if inode, err := s.Inode(d.serving.Slot); err == nil {
-			inodes = append(inodes, inode)
-		}
+		inodes = append(inodes, inodesOf(s)...)
 		fetched = fetched || s.Origin == sockets.Fetched
 	}
 	if !fetched {
@@ -80,6 +80,17 @@ func (d *Daemon) unheld() func(*sockets.Socket) bool {
 		}
 	}
 	return func(s *sockets.Socket) bool {
-		return s.Origin == sockets.Fetched && serving[s.Info.Inode] == 0 && starting[s.Info.Inode] == 0
+		return s.Origin == sockets.Fetched && !slices.ContainsFunc(inodesOf(s), func(inode uint64) bool {
+			return serving[inode] != 0 || starting[inode] != 0
+		})
 	}
+}
+
+// inodesOf lists the inodes of a socket, or of both halves of a pair.
+func inodesOf(s *sockets.Socket) []uint64 {
+	inodes := []uint64{s.Info.Inode}
+	if second, err := s.Inode(1); err == nil && second != s.Info.Inode {
+		inodes = append(inodes, second)
+	}
+	return inodes
 }

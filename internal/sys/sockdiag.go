@@ -35,10 +35,12 @@ type DiagSocket struct {
 	// Cookie identifies an inet socket (SO_COOKIE), from its SYN on.
 	Cookie uint64
 	UID    uint32
-	// Addr and Port are the local address of an inet socket and Interface is the index of the one it is bound to, or 0.
+	// Addr and Port are the local address of an inet socket, Peer is the port that it is connected to, or 0, and Interface
+	// is the index of the one it is bound to, or 0.
 	// Name is the address of a Unix socket as [Socket].Address shows it.
 	Addr      netip.Addr
 	Port      uint16
+	Peer      uint16
 	Interface uint32
 	Name      string
 	// File is the number of the file that a Unix socket is bound to, cut to 32 bits; 0 where there is none.
@@ -79,6 +81,7 @@ func parseInetDiag(m []byte) (DiagSocket, bool) {
 	s := DiagSocket{
 		Addr:      netip.AddrFrom4([4]byte(m[8:12])),
 		Port:      binary.BigEndian.Uint16(m[4:]),
+		Peer:      binary.BigEndian.Uint16(m[6:]),
 		Interface: binary.NativeEndian.Uint32(m[40:]),
 		Cookie:    uint64(binary.NativeEndian.Uint32(m[44:])) | uint64(binary.NativeEndian.Uint32(m[48:]))<<32,
 		Queue:     binary.NativeEndian.Uint32(m[56:]),
