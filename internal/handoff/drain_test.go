@@ -193,6 +193,7 @@ func TestOnlyDatagramsKeptFromHAProxy(t *testing.T) {
 		t.Errorf("divert: %+v, %s", s, old.Divert)
 	}
 }
+
 // What arrives at a UDP socket that HAProxy bound itself is steered, and never read by two generations: a client begins a
 // connection over QUIC with more than one datagram.
 func TestDatagramsSteered(t *testing.T) {

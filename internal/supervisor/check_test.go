@@ -40,30 +40,38 @@ func (s *service) eventually(check func() string) {
 	}
 }
 
+// one tells which generation serves; the problem is that another is not gone, or that there are other processes.
+func (s *service) one() (pid, generation int, problem string) {
+	s.t.Helper()
+	st := s.status()
+	for _, g := range st.Generations {
+		switch g.State {
+		case "serving":
+			if pid != 0 {
+				return 0, 0, "two generations serve"
+			}
+			pid, generation = g.PID, g.N
+		case "gone":
+		default:
+			return 0, 0, fmt.Sprintf("generation %d is %s", g.N, g.State)
+		}
+	}
+	if st.State != "serving" {
+		return 0, 0, "the service is " + st.State
+	}
+	if diff := cmp.Diff([]int{pid}, s.processes()); diff != "" {
+		return 0, 0, "processes: " + diff
+	}
+	return pid, generation, ""
+}
+
 // settled waits until one generation serves, all others are gone, its processes are all there are, and the store holds
 // what it should and nothing else: extra are further sockets' entries.
 func (s *service) settled(extra ...string) (pid, generation int) {
 	s.t.Helper()
-	s.eventually(func() string {
-		st := s.status()
-		pid, generation = 0, 0
-		for _, g := range st.Generations {
-			switch g.State {
-			case "serving":
-				if pid != 0 {
-					return "two generations serve"
-				}
-				pid, generation = g.PID, g.N
-			case "gone":
-			default:
-				return fmt.Sprintf("generation %d is %s", g.N, g.State)
-			}
-		}
-		if st.State != "serving" {
-			return "the service is " + st.State
-		}
-		if diff := cmp.Diff([]int{pid}, s.processes()); diff != "" {
-			return "processes: " + diff
+	s.eventually(func() (problem string) {
+		if pid, generation, problem = s.one(); problem != "" {
+			return problem
 		}
 		want := append([]string{
 			fmt.Sprint("supervisor.notify.", generation), "supervisor.socket.http", "supervisor.state", fmt.Sprint("supervisor.worker.", generation),

@@ -119,3 +119,62 @@ func TestResumedHandoffFails(t *testing.T) {
 		})
 	}
 }
+
+// The supervisor is killed at every point of a reload in which the newcomer binds a UDP socket, which becomes a pair: if that
+// generation comes to serve it answers there, and so does the next; if not, nothing of it stays held.
+func TestKillSupervisorWhilePairIsMade(t *testing.T) {
+	t.Parallel()
+	s := faulty(t, "start-first")
+	s.configure(s.ownGetsocks() + quickDrain)
+	udp := s.other(8081)
+	s.arguments("-bind=tcp:" + s.addr)
+	s.start()
+	s.arguments("-bind=udp:" + udp)
+	tally := &tally{t: t}
+	for _, point := range s.points() {
+		name, first := strings.CutSuffix(point, "#1")
+		if !first {
+			continue
+		}
+		s.arguments("-close=" + udp)
+		s.reload()
+		_, last := s.oneStored(4)
+		s.arguments("-bind=udp:" + udp)
+		if tally.note(name, s.during(name, "kill")) {
+			s.ended()
+			s.start()
+		}
+		now, entries := 0, 4
+		s.eventually(func() (problem string) { _, now, problem = s.one(); return problem })
+		if now != last {
+			entries += 2
+		}
+		for range 3 {
+			pid, _ := s.oneStored(entries)
+			answer, err := askUDP(udp)
+			if entries == 4 && !errors.Is(err, syscall.ECONNREFUSED) || entries > 4 && !strings.HasPrefix(answer, fmt.Sprintf("pid=%d ", pid)) {
+				t.Fatalf("%s: %d entries, pid %d: %q, %v", name, entries, pid, answer, err)
+			}
+			s.arguments()
+			s.reload()
+		}
+	}
+	tally.check()
+	s.stop()
+}
+
+// oneStored waits until one generation serves, nothing is left of others, and the store has so many entries.
+func (s *service) oneStored(entries int) (pid, generation int) {
+	s.t.Helper()
+	s.eventually(func() (problem string) {
+		if pid, generation, problem = s.one(); problem != "" {
+			return problem
+		}
+		s.barrier()
+		if names := s.manager.Names(); len(names) != entries {
+			return fmt.Sprintf("stored: %q, want %d", names, entries)
+		}
+		return ""
+	})
+	return pid, generation
+}

@@ -261,12 +261,17 @@ func TestAdminSocketOfEachGeneration(t *testing.T) {
 	s.stop()
 }
 
+// ownGetsocks configures a worker that binds its sockets and tells them by _getsocks, as HAProxy does.
+func (s *service) ownGetsocks() string {
+	return fmt.Sprintf(unitOnly+"[worker]\nsockets = [\"systemd\", \"getsocks\"]\ncommand = [%q, \"-generation\", \"${generation}\", \"-getsocks=%[2]s\", \"-args\", %[3]q]\n"+
+		"[ready]\nwhen = [\"notify\"]\n[handoff]\ngetsocks = %[2]q\n", workerProgram, s.dir+"/own.sock", s.argsFile())
+}
+
 // The pair that becomes of a UDP socket which HAProxy bound is adopted, whichever half its worker has open.
 func TestFetchedPairAdopted(t *testing.T) {
 	t.Parallel()
 	s := newService(t, "")
-	s.configure(fmt.Sprintf(unitOnly+"[worker]\nsockets = [\"systemd\", \"getsocks\"]\ncommand = [%q, \"-generation\", \"${generation}\", \"-getsocks=%[2]s\", \"-args\", %[3]q]\n[ready]\nwhen = [\"notify\"]\n[drain]\nsettle = \"10ms\"\n[handoff]\ngetsocks = %[2]q\n",
-		workerProgram, s.dir+"/own.sock", s.argsFile()))
+	s.configure(s.ownGetsocks() + "[drain]\nsettle = \"10ms\"\n")
 	s.arguments("-bind=tcp:"+s.addr, "-bind=udp:"+s.addr)
 	s.start()
 	names := []string{s.addr}

@@ -29,6 +29,10 @@ func TestBench(t *testing.T) {
 	for _, n := range []int{5, 1000} {
 		b.fetch(n)
 	}
+	for _, divert := range []string{"none", "fence", "steer"} {
+		b.diverted(divert)
+	}
+	b.probe()
 	b.idle()
 	b.killed()
 	b.adoption()
@@ -47,7 +51,8 @@ func (b *bench) row(figure, measured, floor, budget string) {
 	fmt.Fprintf(&b.table, "%-52s %-12s %-26s %s\n", figure, measured, floor, budget)
 }
 
-func (b *bench) service(name string, sockets, port int) *service {
+// service starts a worker with so many sockets; changes are pairs of old and new text of its configuration.
+func (b *bench) service(name string, sockets, port int, changes ...string) *service {
 	var tables strings.Builder
 	for i := range sockets {
 		tables.WriteString(socketTable(fmt.Sprintf("s%d", i), fmt.Sprintf("127.0.0.1:%d", port+i)))
@@ -55,6 +60,9 @@ func (b *bench) service(name string, sockets, port int) *service {
 	toml := goWorker(name, tables.String())
 	toml = replace(b.t, toml, "[drain]", "[drain]\ndivert = \"none\"")
 	toml = replace(b.t, toml, `settle = "100ms"`, `settle = "0s"`)
+	for i := 0; i < len(changes); i += 2 {
+		toml = replace(b.t, toml, changes[i], changes[i+1])
+	}
 	s := b.Machine.service(name, toml, "[Service]\nLimitNOFILE=20000\n")
 	s.arguments("-accept=epoll")
 	return s.start()
@@ -66,24 +74,9 @@ func (b *bench) reload(sockets int) {
 	var own, whole, pid1 []time.Duration
 	for range benchRounds {
 		before := s.pid1CPU()
-		if r := s.supervisor("reload", s.name, "--drained"); r.Code != 0 {
-			b.t.Fatalf("reload with %d sockets: %s", sockets, r.Stderr)
-		}
+		took, total := b.once(s)
 		pid1 = append(pid1, s.pid1CPU()-before)
-		trace := s.status().Handoffs[0]
-		mine, start := time.Duration(trace.Took), time.Duration(0)
-		for _, step := range trace.Steps {
-			switch step.Name {
-			case "check":
-				mine -= time.Duration(step.Took)
-			case "ready":
-				mine -= time.Duration(step.Took)
-				start += time.Duration(step.Took)
-			case "spawn":
-				start += time.Duration(step.Took)
-			}
-		}
-		own, whole = append(own, mine), append(whole, start)
+		own, whole = append(own, total-took["check"]-took["ready"]), append(whole, took["spawn"]+took["ready"])
 	}
 	floor := b.floor(sockets)
 	budget := map[int]string{5: "5ms", 1000: "50ms", 10000: "500ms"}[sockets]
@@ -91,6 +84,68 @@ func (b *bench) reload(sockets int) {
 	b.row("reload, the supervisor's own share"+of, ms(middle(own)), "SCM_RIGHTS trip "+ms(floor.trip), budget)
 	b.row("reload, spawn until ready"+of, ms(middle(whole)), "bare "+ms(floor.ready), "")
 	b.row("reload, processor time of PID 1"+of, ms(middle(pid1)), "", "10ms")
+}
+
+// once reloads the service and waits for the end of the old generation. It returns what each step took, the drain's included,
+// and the whole until the new one served.
+func (b *bench) once(s *service) (took map[string]time.Duration, total time.Duration) {
+	b.t.Helper()
+	if r := s.supervisor("reload", s.name, "--drained"); r.Code != 0 {
+		b.t.Fatalf("reload of %s: %s", s.name, r.Stderr)
+	}
+	trace := s.status().Handoffs[0]
+	took = map[string]time.Duration{}
+	for _, step := range trace.Steps {
+		took[step.Name] = time.Duration(step.Took)
+	}
+	return took, time.Duration(trace.Took)
+}
+
+// diverted is what it costs to keep connections from the old generation, without drain.settle.
+func (b *bench) diverted(mode string) {
+	s := b.service("bench"+mode, 5, 20000, `divert = "none"`, fmt.Sprintf("divert = %q", mode))
+	defer s.TrySystemctl("stop", s.unit)
+	var own, divert []time.Duration
+	for range benchRounds {
+		took, total := b.once(s)
+		own, divert = append(own, total-took["check"]-took["ready"]), append(divert, took["divert"])
+		if g := s.status().Generations[1]; g.Divert != mode {
+			b.t.Fatalf("divert = %q: generation %d was drained with %q", mode, g.N, g.Divert)
+		}
+	}
+	b.row(fmt.Sprintf("reload with divert = %q, own share, 5 sockets", mode), ms(middle(own)), "", "")
+	b.row(fmt.Sprintf("reload with divert = %q, its divert step", mode), ms(middle(divert)), "", "")
+}
+
+// probe is what it costs to look whether the worker listens, while it starts for a second.
+func (b *bench) probe() {
+	var cpu []time.Duration
+	for _, when := range []string{"listening", "notify"} {
+		s := b.service("bench"+when, 5, 20000, `["notify"]`, fmt.Sprintf("[%q]", when))
+		s.arguments("-start-delay=1s")
+		var used []time.Duration
+		for range benchRounds {
+			before := s.cpu()
+			b.once(s)
+			used = append(used, s.cpu()-before)
+		}
+		cpu = append(cpu, middle(used))
+		s.TrySystemctl("stop", s.unit)
+	}
+	b.row("processor time, worker starts 1 s, ready = listening", ms(cpu[0]), "ready = notify "+ms(cpu[1]), "")
+}
+
+// cpu is the processor time of all threads of the supervisor, in nanoseconds as the kernel counts them.
+func (s *service) cpu() (sum time.Duration) {
+	s.t.Helper()
+	for line := range strings.Lines(s.Sh(fmt.Sprintf("cat /proc/%d/task/*/schedstat", s.MainPID(s.unit)))) {
+		ns, err := strconv.ParseInt(strings.Fields(line)[0], 10, 64)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		sum += time.Duration(ns)
+	}
+	return sum
 }
 
 // floors are what kernel and worker need with so many sockets when nothing is in between (test/bench).
@@ -126,11 +181,9 @@ func (b *bench) fetch(sockets int) {
 	defer s.TrySystemctl("stop", s.unit)
 	took := map[string][]time.Duration{}
 	for range benchRounds {
-		if r := s.supervisor("reload", s.name, "--drained"); r.Code != 0 {
-			b.t.Fatalf("reload of HAProxy with %d sockets: %s", sockets, r.Stderr)
-		}
-		for _, step := range s.status().Handoffs[0].Steps {
-			took[step.Name] = append(took[step.Name], time.Duration(step.Took))
+		steps, _ := b.once(s)
+		for name, d := range steps {
+			took[name] = append(took[name], d)
 		}
 	}
 	trip := "SCM_RIGHTS trip " + ms(b.floor(sockets).trip)
