@@ -61,15 +61,16 @@ func (h *Handoff) join(held *sockets.Set, s *sockets.Socket, cfg *config.Config,
 	}
 }
 
-// steers tells whether a socket is to become a pair: where the worker gets it as a descriptor, or by its own bind(2), and does not
-// lose what arrives there anyway. What a worker bound by itself its next generation takes for certain only as HAProxy does.
+// steers tells whether a socket is to become a pair: where the worker gets it as a descriptor, or by its own bind(2). What a
+// worker bound by itself its next generation takes for certain only if it asks for it, as HAProxy does, which needs no pair
+// over TCP (see lossless).
 func steers(cfg *config.Config, origin sockets.Origin, network string) bool {
-	udp, offered := network == "udp", slices.Contains(cfg.Worker.Conventions, config.ConventionGetsocks)
+	asks := slices.Contains(cfg.Worker.Conventions, config.ConventionGetsocks)
 	switch {
-	case origin == sockets.Pushed, origin == sockets.Fetched && !(udp && offered), !udp && network != "tcp":
+	case network != "tcp" && network != "udp", origin == sockets.Pushed, origin == sockets.Fetched && !asks:
 		return false
 	case cfg.Drain.Divert == config.DivertAuto:
-		return udp || !offered
+		return network == "udp" || !asks
 	}
 	return cfg.Drain.Divert == config.DivertSteer
 }

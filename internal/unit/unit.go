@@ -64,12 +64,13 @@ func groupOf(process string) group {
 func parse(text string) group {
 	var found group
 	for line := range strings.Lines(text) {
-		line = strings.TrimSuffix(line, "\n")
-		if path, ok := strings.CutPrefix(line, unified); ok && (found.path == "" || found.path == "/") {
-			found = group{unified, path}
-		}
-		if _, path, ok := strings.Cut(line, legacy); ok && path != "/" {
-			found = group{legacy, path}
+		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3) // the path may hold colons
+		switch {
+		case len(f) < 3 || !strings.HasPrefix(f[2], "/"):
+		case f[0] == "0" && f[1] == "" && (found.path == "" || found.path == "/"):
+			found = group{unified, f[2]}
+		case f[1] == "name=systemd" && f[2] != "/":
+			found = group{legacy, f[2]}
 		}
 	}
 	return found

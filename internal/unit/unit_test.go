@@ -20,6 +20,7 @@ func TestParse(t *testing.T) {
 		"both, version 1": {"1:name=systemd:" + service + "\n0::/\n", ":name=systemd:", service},
 		"version 1":       {"5:memory:/x\n1:name=systemd:" + service + "\n", ":name=systemd:", service},
 		"hybrid":          {"1:name=systemd:" + service + "\n0::" + service + "\n", ":name=systemd:", service},
+		"colons":          {"0::/a:name=systemd:/b\n1:name=systemd:/\n", "0::", "/a:name=systemd:/b"},
 		"nothing":         {"", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -36,6 +37,8 @@ func FuzzParse(f *testing.F) {
 	f.Add("1:name=systemd:/system.slice/x.service\n0::/\n")
 	f.Add("0::/a:name=systemd:/b\n0::\n")
 	f.Add("0::/no newline")
+	f.Add("0::/:name=systemd:\n0::/")
+	f.Add("0::/0\n:name=systemd:\n0::/")
 	f.Fuzz(func(t *testing.T, text string) {
 		marker, path := unit.Parse(text)
 		lines := strings.Split(text, "\n")
