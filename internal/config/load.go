@@ -92,6 +92,11 @@ func parseTOML(path, text string) (map[string]any, error) {
 	if len(text) > maxSize {
 		return nil, Errors{{File: path, Message: fmt.Sprintf("is larger than %d bytes", maxSize)}}
 	}
+	for _, mark := range []string{"\xff\xfe", "\xfe\xff", "\ufeff"} { // the library would skip it, and positions be wrong
+		if strings.HasPrefix(text, mark) {
+			return nil, Errors{{File: path, Line: 1, Col: 1, Message: "begins with a byte-order mark that is not UTF-8's, or with two"}}
+		}
+	}
 	depth := 0
 	for i := range len(text) {
 		switch text[i] {
@@ -112,7 +117,8 @@ func parseTOML(path, text string) (map[string]any, error) {
 	}
 	e := Error{File: path, Message: err.Error()}
 	if p := (toml.ParseError{}); errors.As(err, &p) {
-		e.Line, e.Col = p.Position.Line, p.Position.Col
+		// The library's line is one too small for some errors at the end of the file.
+		e.Line, e.Col = newLines(text).at(max(0, min(p.Position.Start, len(text))))
 		e.Key, e.Message = p.LastKey, strings.TrimSuffix(p.Message, ".")
 	}
 	return nil, Errors{e}

@@ -203,10 +203,12 @@ func TestTwelveMistakesAtOnce(t *testing.T) {
 }
 
 func TestSyntaxErrorHasItsLine(t *testing.T) {
-	_, err := config.Parse("web", "web.toml", []byte("[worker]\ncommand = [\"/bin/true\"]\ndirectory = /\n"))
-	var list config.Errors
-	if !errors.As(err, &list) || len(list) != 1 || list[0].Line != 3 {
-		t.Errorf("got %v", err)
+	for _, last := range []string{"directory = /\n", "directory = /", "directory = \"\\", "directory = \"\n", "directory = [\n"} {
+		_, err := config.Parse("web", "web.toml", []byte("[worker]\ncommand = [\"/bin/true\"]\n"+last))
+		var list config.Errors
+		if !errors.As(err, &list) || len(list) != 1 || list[0].Line != 3 {
+			t.Errorf("%q: got %v", last, err)
+		}
 	}
 }
 
@@ -234,6 +236,8 @@ func TestBounds(t *testing.T) {
 		"depth": "a = " + strings.Repeat("[", 1<<20-10),
 		"empty": "",
 		"bom":   "\ufeff",
+		"boms":  "\ufeff\ufeff[worker]\ncommand = [\"/bin/true\"]\n",
+		"utf16": "\xff\xfe[worker]\ncommand = [\"/bin/true\"]\n",
 	} {
 		_, err := config.Parse("web", "web.toml", []byte(text))
 		var list config.Errors

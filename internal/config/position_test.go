@@ -136,6 +136,8 @@ func FuzzParse(f *testing.F) {
 		f.Add(data)
 	}
 	f.Add([]byte(nasty))
+	f.Add([]byte("a = 1\nb = \"\\"))
+	f.Add([]byte("\xfe\xff"))
 	f.Add([]byte("[worker]\ncommand = [\"/bin/a\", \"${fd:x\"]\n[[socket]]\nmode = 0o660\n[[socket]]\nlisten = 1"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := Parse("web", "f", data)
