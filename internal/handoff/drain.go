@@ -74,6 +74,7 @@ func (d *Drain) Run(ctx context.Context) {
 // divert keeps new connections from n before it is told to stop: with most servers a connection that is accepted
 // but not yet read at that moment is lost. Failing to divert is a warning, never a failed reload.
 func (d *Drain) divert(ctx context.Context) (string, error) {
+	d.hideDatagrams()
 	mode := d.Gen.Config.Drain.Divert
 	var steered []half
 	var rest []uint64
@@ -293,18 +294,43 @@ func (d *Drain) leave(ctx context.Context) {
 	if len(leaving) == 0 || d.Skip {
 		return
 	}
-	var halves []half
-	for _, fd := range leaving {
-		if info, err := sys.Inspect(fd.Num()); err == nil {
-			halves = append(halves, half{fd, info})
+	halves := d.halves(leaving)
+	for _, h := range halves {
+		if h.info.Network != "tcp" {
+			continue
 		}
-		if err := sys.HideListener(fd.Num()); err != nil {
+		if err := sys.HideListener(h.fd.Num()); err != nil {
 			d.Host.Note(Warning, fmt.Sprintf("what waits in a socket that generation %d closes may be lost: %v", d.Gen.N, err))
 		}
 	}
 	begun := d.halfOpen(halves)
 	d.pause(ctx, d.Gen.Config.Drain.Settle)
 	d.quiet(ctx, halves, begun)
+}
+
+// hideDatagrams keeps from n what arrives at the UDP sockets that it alone has: another of the address may be that of the next
+// generation, and as long as the kernel shares datagrams among the two, each may get one of the same connection.
+func (d *Drain) hideDatagrams() {
+	d.Host.Do(func(*sockets.Set) {
+		for _, h := range d.halves(d.Gen.Leaving) {
+			if h.info.Network != "udp" {
+				continue
+			}
+			if err := sys.HideDatagrams(h.fd.Num()); err != nil {
+				d.Host.Note(Warning, fmt.Sprintf("datagrams that come to %s until generation %d closes it may be lost: %v", h.info.Address, d.Gen.N, err))
+			}
+		}
+	})
+}
+
+// halves describes sockets that n alone has.
+func (d *Drain) halves(fds []*sys.FD) (halves []half) {
+	for _, fd := range fds {
+		if info, err := sys.Inspect(fd.Num()); err == nil {
+			halves = append(halves, half{fd, info})
+		}
+	}
+	return halves
 }
 
 // accepted describes the sockets from which n has accepted connections.

@@ -220,7 +220,12 @@ func (h *Handoff) part(s *sockets.Socket) {
 	}
 	h.Old.dropped = append(h.Old.dropped, s.Info)
 	bound := s.Origin == sockets.Bound
-	if s.Info.Network != "tcp" || !bound && (h.claimed == nil || h.claimed[s.Cookie]) { // New may have it open
+	if !bound && (h.claimed == nil || h.claimed[s.Cookie]) { // New may have it open
+		return
+	}
+	// By pidfd_getfd(2) come also the UDP sockets from which a worker asks others, and waits for their answers.
+	quic := s.Info.Network == "udp" && s.Origin == sockets.Fetched && h.Old.Config.Handoff.Fetch == config.FetchGetsocks
+	if s.Info.Network != "tcp" && !quic {
 		return
 	}
 	if dup, err := s.Slot(h.Old.Slot).Dup(); err == nil {

@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -44,6 +45,40 @@ func HideListener(n int) error {
 	}
 	return os.NewSyscallError("setsockopt(SO_BINDTOIFINDEX)", unix.SetsockoptInt(n, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, nowhere))
 }
+
+// HideDatagrams keeps datagrams from the borrowed UDP socket n, which is bound to one address of this host, for all who have
+// it open: they find another socket of the address, or are refused. What waits in it can still be read, and it can still send
+// to whom it names. It is connected to a peer that there is not, and its SO_REUSEPORT group loses its program, by which the
+// kernel would find it all the same.
+func HideDatagrams(n int) error {
+	if _, err := unix.Getpeername(n); err == nil {
+		return nil
+	}
+	sa, err := unix.Getsockname(n)
+	if err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	const discard = 9
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		sa.Port = discard
+		if sa.Addr == [4]byte{} {
+			return errWildcard
+		}
+	case *unix.SockaddrInet6:
+		sa.Port = discard
+		if sa.Addr == [16]byte{} {
+			return errWildcard
+		}
+	default:
+		return os.NewSyscallError("connect", unix.EAFNOSUPPORT)
+	}
+	_ = DetachReusePort(n) // there may be none
+	return os.NewSyscallError("connect", unix.Connect(n, sa))
+}
+
+// errWildcard: connect(2) would bind it to an address, from which then all would seem to come that it sends.
+var errWildcard = errors.New("a UDP socket that is bound to no single address cannot be hidden")
 
 func attachReturn(n, opt int, name string, value uint32) error {
 	program := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: value}}

@@ -353,19 +353,67 @@ var _ = scenario("e-link-local", func(t *testing.T, m *Machine) {
 	}
 })
 
+// With divert = "steer" a HAProxy that dies after it was ready takes nothing with it: it got no connection yet.
+var _ = scenario("e-steered", func(t *testing.T, m *Machine) {
+	s := m.haproxy("steered", binds("127.0.0.1:6350", "127.0.0.1:6351"))
+	config := replace(t, s.ReadFile(s.config()), `divert = "auto"`, `divert = "steer"`)
+	config = replace(t, config, "[ready]\n", "[ready]\nstable = \"2s\"\n")
+	good := replace(t, config, `stable = "2s"`, `stable = "1ms"`)
+	command := `command = ["/usr/sbin/haproxy", "-db", "-f", "/etc/haproxy/steered.cfg", "-x", "sockpair@${getsocks_fd}"]`
+	dies := replace(t, config, command, `command = ["/bin/sh", "-c", """
+/usr/sbin/haproxy -db -f /etc/haproxy/steered.cfg -x sockpair@${getsocks_fd} & p=$!
+until echo show info | socat - UNIX:/run/supervisor/steered/admin.sock | grep -qx "Pid: $p"; do sleep 0.02; done
+sleep 0.2; kill -9 $p; exit 7"""]`)
+	s.WriteFile(s.config(), good)
+	s.start()
+	ports := []int{6350, 6351}
+	before := s.inodesOf(ports)
+	if len(before) != 2*len(ports) {
+		t.Fatalf("listeners %v, want pairs", before)
+	}
+	s.underLoad("e steered", tcp(6350), map[load.Class]int{load.New: 2, load.Late: 4, load.Keep: 1}, func() {
+		for range 5 {
+			s.reload()
+			s.drained(1)
+			s.WriteFile(s.config(), dies)
+			s.reloadFails("was ready, but not for", "exit code 7")
+			s.drained(1)
+			s.WriteFile(s.config(), good)
+		}
+		s.killSupervisor()
+		s.reload()
+		s.drained(1)
+	})
+	if after := s.inodesOf(ports); !slices.Equal(before, after) {
+		t.Errorf("listeners %v, before %v", after, before)
+	}
+	for _, g := range s.status().Generations {
+		if strings.Contains(g.Exit, "drained") && g.Divert != "steer" {
+			t.Errorf("generation %d was drained with %q", g.N, g.Divert)
+		}
+	}
+})
+
+// quicService is a HAProxy whose QUIC listeners can be tested here.
+func (m *Machine) quicService(name string, lines ...string) *service {
+	m.t.Helper()
+	if !strings.Contains(m.Run("haproxy", "-vv"), "USE_QUIC=1") || !strings.Contains(m.Run("curl", "-V"), "HTTP3") {
+		m.note("e QUIC listener: NOT TESTED, this HAProxy or this curl has no QUIC")
+		m.t.Skip("this HAProxy or this curl has no QUIC")
+	}
+	m.site()
+	s := m.haproxy(name, binds(lines...), "limited-quic")
+	// A handshake that lasts longer than settle is lost, and this machine may be a busy one.
+	config := replace(m.t, s.ReadFile(s.config()), `settle = "100ms"`, `settle = "3s"`)
+	s.WriteFile(s.config(), replace(m.t, config, "[ready]\n", "[ready]\nstable = \"500ms\"\n"))
+	return s
+}
+
 // A QUIC listener is a UDP socket, which HAProxy hands out without names. No connection that begins during a reload is lost,
 // though curl begins one with two datagrams: both must reach the same generation, while two of them serve.
 var _ = scenario("e-quic", func(t *testing.T, m *Machine) {
-	if !strings.Contains(m.Run("haproxy", "-vv"), "USE_QUIC=1") || !strings.Contains(m.Run("curl", "-V"), "HTTP3") {
-		m.note("e QUIC listener: NOT TESTED, this HAProxy or this curl has no QUIC")
-		t.Skip("this HAProxy or this curl has no QUIC")
-	}
-	m.site()
 	const quic = "quic4@127.0.0.1:6320 ssl crt /etc/haproxy/site.pem alpn h3"
-	s := m.haproxy("quic", binds("127.0.0.1:6320"), "limited-quic")
-	// A handshake that lasts longer than settle is lost, and this machine may be a busy one.
-	config := replace(t, s.ReadFile(s.config()), `settle = "100ms"`, `settle = "3s"`)
-	s.WriteFile(s.config(), replace(t, config, "[ready]\n", "[ready]\nstable = \"500ms\"\n"))
+	s := m.quicService("quic", "127.0.0.1:6320")
 	s.start()
 	s.haproxyConfig(binds("127.0.0.1:6320", quic), "limited-quic")
 	s.reload()
@@ -375,7 +423,7 @@ var _ = scenario("e-quic", func(t *testing.T, m *Machine) {
 		t.Fatalf("UDP sockets %v on 6320, want a pair", before)
 	}
 	s.underLoad("e QUIC listener", tcp(6320), map[load.Class]int{load.New: 2}, func() {
-		stop := s.quicLoad()
+		stop := s.quicLoad("127.0.0.1:6320")
 		for reload := range 4 {
 			if reload == 2 {
 				s.killSupervisor()
@@ -385,7 +433,7 @@ var _ = scenario("e-quic", func(t *testing.T, m *Machine) {
 			if after := s.BoundUDPInodes(6320); !slices.Equal(before, after) {
 				t.Errorf("UDP inodes %v, before %v", after, before)
 			}
-			if r := s.quic(); r.Stdout != fmt.Sprintf("pid=%d\n", s.answers("127.0.0.1:6320")) {
+			if r := s.quic("127.0.0.1:6320"); r.Stdout != fmt.Sprintf("pid=%d\n", s.answers("127.0.0.1:6320")) {
 				t.Errorf("over QUIC: %q, %s", r.Stdout, r.Stderr)
 			}
 		}
@@ -402,32 +450,56 @@ var _ = scenario("e-quic", func(t *testing.T, m *Machine) {
 			t.Errorf("UDP sockets %v are left after the bind line was removed", left)
 		}
 		const refused = 7
-		if r := s.quic(); r.Code != refused || r.Took > quicTimeout/2 {
+		if r := s.quic("127.0.0.1:6320"); r.Code != refused || r.Took > quicTimeout/2 {
 			t.Errorf("over QUIC after the bind line was removed: exit %d after %s: %q, %s", r.Code, r.Took, r.Stdout, r.Stderr)
 		}
 	})
 })
 
+// A QUIC listener that each HAProxy binds anew, as its options differ from those of the one that is held: that of the old
+// generation gets nothing any more, and both share no connection.
+var _ = scenario("e-quic-replaced", func(t *testing.T, m *Machine) {
+	for name, user := range map[string]string{"sockets of one owner": "", "sockets of two owners": "user haproxy"} {
+		t.Run(name, func(t *testing.T) {
+			m := m.With(t)
+			s := m.quicService("anew", "127.0.0.1:6325", "quic6@[::1]:6325 ssl crt /etc/haproxy/site.pem alpn h3")
+			s.haproxyConfig(binds("127.0.0.1:6325", "quic6@[::1]:6325 ssl crt /etc/haproxy/site.pem alpn h3"), "limited-quic", user)
+			s.start()
+			stop := s.quicLoad("[::1]:6325")
+			for range 3 {
+				before := s.BoundUDPInodes(6325)
+				s.reload()
+				s.drained(1)
+				if after := s.BoundUDPInodes(6325); len(after) == 0 || slices.Contains(before, after[0]) {
+					t.Errorf("UDP sockets %v, before %v: none was bound anew", after, before)
+				}
+			}
+			stop()
+			s.Systemctl("stop", s.unit)
+		})
+	}
+})
+
 // quicTimeout is long enough for any answer, and for some packets to be sent again.
 const quicTimeout = 10 * time.Second
 
-const quicCurl = "curl --http3-only -ksS -m 10 https://127.0.0.1:6320/"
+func quicCurl(address string) string { return "curl --http3-only -ksS -m 10 https://" + address + "/" }
 
 // quic asks once over QUIC, on a connection of its own.
-func (s *service) quic() Result {
+func (s *service) quic(address string) Result {
 	s.t.Helper()
-	return s.Try(strings.Fields(quicCurl)...)
+	return s.Try(strings.Fields(quicCurl(address))...)
 }
 
 // quicLoad asks over QUIC, in two loops that end with the returned function, which demands that none failed.
-func (s *service) quicLoad() (stop func()) {
+func (s *service) quicLoad(address string) (stop func()) {
 	s.t.Helper()
 	const log, end = "/run/quic.log", "/run/quic.end"
 	s.Remove(log, end)
 	loop := s.Start("sh", "-c", `for client in 1 2; do
     for request in $(seq 10000); do
         [ -e `+end+` ] && break
-        answer=$(`+quicCurl+` 2>&1) && echo "ok $answer" || echo "failed $? $answer"
+        answer=$(`+quicCurl(address)+` 2>&1) && echo "ok $answer" || echo "failed $? $answer"
     done &
 done >`+log+`
 wait`)
