@@ -194,6 +194,52 @@ func TestOnlyDatagramsKeptFromHAProxy(t *testing.T) {
 	}
 }
 
+// answers asks at a UDP port and demands that the generation answers.
+func (h *host) answers(port string, g *handoff.Generation) {
+	h.t.Helper()
+	conn, err := net.Dial("udp", h.addr+":"+port)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
+		h.t.Fatal(err)
+	}
+	buf := make([]byte, 256)
+	n, err := conn.Write([]byte("x"))
+	if err == nil {
+		n, err = conn.Read(buf)
+	}
+	if want := fmt.Sprintf("pid=%d ", g.PID()); err != nil || !strings.Contains(string(buf[:n]), want) {
+		h.t.Errorf("port %s: %q, %v, want %s", port, buf[:n], err, want)
+	}
+}
+
+// A newcomer binds the address of a UDP socket anew: from the divert step on it gets all that arrives.
+func TestDatagramsOfReplacedSocket(t *testing.T) {
+	h := newHost(t)
+	tables := "sockets = [\"systemd\", \"getsocks\"]\n[ready]\nwhen = [\"notify\"]\n[drain]\nsettle = \"20ms\"\n[handoff]\ngetsocks = \"DIR/own.sock\"\n"
+	arguments := "-getsocks=" + h.dir + "/own.sock -reuseport -bind=udp:" + h.addr + ":8081"
+	h.configure(arguments, tables)
+	h.must()
+	h.configure(arguments+" -close="+h.addr+":8081", tables)
+	for range 3 {
+		old := h.serving
+		ho, err := h.handoff()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(old.Leaving) != 1 || !h.noted("but bound another one there") {
+			t.Fatalf("%d sockets are left, %q", len(old.Leaving), h.notes)
+		}
+		h.drain(old, ho.New.Slot, func() {
+			for range 20 {
+				h.answers("8081", ho.New)
+			}
+		})
+	}
+}
+
 // What arrives at a UDP socket that HAProxy bound itself is steered, and never read by two generations: a client begins a
 // connection over QUIC with more than one datagram.
 func TestDatagramsSteered(t *testing.T) {
@@ -201,25 +247,6 @@ func TestDatagramsSteered(t *testing.T) {
 	tables := "sockets = [\"systemd\", \"getsocks\"]\n[ready]\nwhen = [\"notify\"]\n[drain]\nsettle = \"20ms\"\n[handoff]\ngetsocks = \"DIR/own.sock\"\n"
 	h.configure("-getsocks="+h.dir+"/own.sock -bind=tcp:"+h.addr+":8080 -bind=udp:"+h.addr+":8081", tables)
 	h.must()
-	answers := func(port string, g *handoff.Generation) {
-		t.Helper()
-		conn, err := net.Dial("udp", h.addr+":"+port)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
-			t.Fatal(err)
-		}
-		buf := make([]byte, 256)
-		n, err := conn.Write([]byte("x"))
-		if err == nil {
-			n, err = conn.Read(buf)
-		}
-		if want := fmt.Sprintf("pid=%d ", g.PID()); err != nil || !strings.Contains(string(buf[:n]), want) {
-			t.Errorf("port %s: %q, %v, want %s", port, buf[:n], err, want)
-		}
-	}
 	ports := []string{"8081"}
 	for n := range 4 {
 		args := "-getsocks=" + h.dir + "/own.sock"
@@ -234,12 +261,12 @@ func TestDatagramsSteered(t *testing.T) {
 		}
 		for _, port := range ports {
 			for range 10 {
-				answers(port, old)
+				h.answers(port, old)
 			}
 		}
 		steps := h.drain(old, ho.New.Slot, func() {
 			for _, port := range ports {
-				answers(port, ho.New)
+				h.answers(port, ho.New)
 			}
 		})
 		if s := steps["divert"]; !strings.HasPrefix(s.Note, fmt.Sprintf("%d steered, 0 fenced", len(ports))) || s.Error != "" || old.Divert != config.DivertSteer {
@@ -247,7 +274,7 @@ func TestDatagramsSteered(t *testing.T) {
 		}
 		if n == 0 {
 			ports = append(ports, "8082")
-			answers("8082", ho.New)
+			h.answers("8082", ho.New)
 		}
 	}
 	for _, s := range h.held.Ordered(nil) {

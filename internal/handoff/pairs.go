@@ -49,7 +49,8 @@ func (h *Handoff) join(held *sockets.Set, s *sockets.Socket, cfg *config.Config,
 	if err != nil {
 		b.Close()
 		s.Exchanged = false
-		if !lossless(cfg) || !errors.Is(err, divert.ErrShared) { // shards, and connections over QUIC: fenced
+		// Shards, connections over QUIC that are there already, another namespace: HAProxy's socket is fenced.
+		if !lossless(cfg) || !errors.Is(err, divert.ErrShared) && !errors.Is(err, divert.ErrUnsupported) {
 			h.Host.Note(Warning, fmt.Sprintf("socket %s (%s) cannot be steered: %v", s.Name, s.Info.Address, err))
 		}
 		return
