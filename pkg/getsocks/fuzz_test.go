@@ -33,19 +33,23 @@ func FuzzFetch(f *testing.F) {
 		held := listeners(t, 1)
 		before := openSockets(t)
 		client, server := pair(t)
-		for len(script) >= 2 && len(script) < 4096 {
-			fds := make([]*sys.FD, script[0]%5)
-			for i := range fds {
-				fds[i] = held[0]
+		sent := make(chan struct{})
+		go func() { // beside the client: it may be more than the kernel keeps
+			defer close(sent)
+			for len(script) >= 2 && len(script) < 4096 {
+				fds := make([]*sys.FD, script[0]%5)
+				for i := range fds {
+					fds[i] = held[0]
+				}
+				n := min(int(script[1]), len(script)-2)
+				if n == 0 {
+					fds = nil
+				}
+				send(server, script[2:2+n], fds...)
+				script = script[2+n:]
 			}
-			n := min(int(script[1]), len(script)-2)
-			if n == 0 {
-				fds = nil
-			}
-			send(server, script[2:2+n], fds...)
-			script = script[2+n:]
-		}
-		server.CloseWrite()
+			server.CloseWrite()
+		}()
 		got, err := fetchWithin(client)
 		if err != nil && got != nil {
 			t.Errorf("%d sockets beside the error %v", len(got), err)
@@ -60,6 +64,7 @@ func FuzzFetch(f *testing.F) {
 		}
 		getsocks.CloseAll(got)
 		client.Close()
+		<-sent
 		server.Close()
 		if n := openSockets(t); n != before {
 			t.Errorf("%d sockets open, %d before", n, before)
