@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -95,7 +96,8 @@ func joinable(a int, s sys.Socket) error {
 
 // second reports [ErrShared] unless b is the second of the group that the borrowed b and the socket a form, since the program
 // knows no more than their order. A server may bind a socket for each of its peers to the address, and connect it, as
-// HAProxy does for QUIC: one that did before b joined has b's place. One that does so afterwards changes nothing.
+// HAProxy does for QUIC: beside one that did before b came, b is not second, or in no group with a. One that is bound and
+// connected afterwards changes nothing.
 func second(b int, a sys.Socket) error {
 	if a.Network != "udp" {
 		return nil
@@ -114,29 +116,40 @@ func alone(s sys.Socket, partner uint64) error {
 	if s.Network == "udp" {
 		states = sys.StateBound | sys.StateConnected
 	}
-	var self sys.DiagSocket
+	self, others, err := sameAddress(s, states)
+	if errors.Is(err, sys.ErrNoDiag) && s.Network == "tcp" {
+		return nil
+	}
+	if errors.Is(err, sys.ErrNoDiag) {
+		return fmt.Errorf("a UDP socket %w by a kernel that does not list them (CONFIG_INET_UDP_DIAG)", ErrUnsupported)
+	}
+	if err != nil {
+		return err
+	}
+	for _, d := range others {
+		if d.Inode != partner && (d.UID == self.UID || d.Peer == 0) {
+			return fmt.Errorf("socket %w (inode %d)", ErrShared, d.Inode)
+		}
+	}
+	return nil
+}
+
+// sameAddress finds s and the other sockets with its address in the kernel's list.
+func sameAddress(s sys.Socket, states sys.SocketState) (self sys.DiagSocket, others []sys.DiagSocket, err error) {
 	var all []sys.DiagSocket
-	err := sys.DiagInet(s.Network == "udp", strings.Contains(s.Host, ":"), uint16(s.Port), states, func(d sys.DiagSocket) {
+	err = sys.DiagInet(s.Network == "udp", strings.Contains(s.Host, ":"), uint16(s.Port), states, func(d sys.DiagSocket) {
 		all = append(all, d)
 		if d.Inode == s.Inode {
 			self = d
 		}
 	})
-	if errors.Is(err, sys.ErrNoDiag) {
-		return nil
+	if err == nil && self.Inode == 0 {
+		err = fmt.Errorf("a socket of another network namespace %w", ErrUnsupported)
 	}
-	if err != nil {
-		return err
-	}
-	if self.Inode == 0 {
-		return fmt.Errorf("a socket of another network namespace %w", ErrUnsupported)
-	}
-	for _, d := range all {
-		if d.Inode != s.Inode && d.Inode != partner && d.Addr == self.Addr && d.Interface == self.Interface && (d.UID == self.UID || d.Peer == 0) {
-			return fmt.Errorf("socket %w (inode %d)", ErrShared, d.Inode)
-		}
-	}
-	return nil
+	others = slices.DeleteFunc(all, func(d sys.DiagSocket) bool {
+		return d.Inode == s.Inode || d.Addr != self.Addr || d.Interface != self.Interface
+	})
+	return self, others, err
 }
 
 // steerEarly attaches the program to a group of a alone. It reports false for a socket that got SO_REUSEPORT late and
@@ -224,6 +237,32 @@ func Steer(fd, slot int) error {
 		return fmt.Errorf("steer to slot %d: %w", slot, err)
 	}
 	return nil
+}
+
+// Hide keeps what arrives from now on from the borrowed TCP listener or UDP socket fd, for all who have it open; what has
+// arrived they can still take. It finds the other socket of its address, and where there is none it is refused. place is
+// that of fd in its SO_REUSEPORT group, if it is in one. There is no way back.
+//
+// Of a TCP listener in a group with several others a part of the SYNs is dropped, and sent again by its clients a second
+// later: the kernel still finds it there.
+func Hide(fd, place int) error {
+	s, err := sys.Inspect(fd)
+	if err != nil {
+		return err
+	}
+	if s.Network == "udp" {
+		return sys.HideDatagrams(fd)
+	}
+	if group, err := sharing(s); err == nil && len(group) == 1 && sys.AttachReusePortIndex(fd, uint32(1-place)) == nil {
+		return nil
+	}
+	return sys.HideListener(fd)
+}
+
+// sharing lists the other listeners of the address that have the same owner.
+func sharing(s sys.Socket) (others []sys.DiagSocket, err error) {
+	self, others, err := sameAddress(s, sys.StateListening)
+	return slices.DeleteFunc(others, func(d sys.DiagSocket) bool { return d.UID != self.UID }), err
 }
 
 // Queue returns how many connections wait in the accept queue of the borrowed listener fd, and how many may.

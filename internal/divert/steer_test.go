@@ -192,3 +192,75 @@ func BenchmarkJoin(b *testing.B) {
 		fd.Close()
 	}
 }
+
+// A listener that is hidden gives out what had arrived and gets nothing more, whoever else is bound to its address, in its
+// group or not.
+func TestHide(t *testing.T) {
+	for name, c := range map[string]struct {
+		pair  bool
+		place int // of the one that is hidden
+		other bool
+	}{
+		"nobody else":       {},
+		"another":           {other: true},
+		"first of a pair":   {pair: true, other: true},
+		"second of a pair":  {pair: true, place: 1, other: true},
+		"pair, nobody else": {pair: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := sys.ListenSpec{Network: "tcp", Host: "127.0.0.1", ReusePort: true}
+			hidden := open(t, spec)
+			s := inspect(t, hidden)
+			spec.Port = uint32(s.Port)
+			partner := (*sys.FD)(nil)
+			if c.pair {
+				partner = join(t, hidden)
+				if c.place == 1 {
+					hidden, partner = partner, hidden
+				}
+				if err := divert.Steer(hidden.Num(), c.place); err != nil {
+					t.Fatal(err)
+				}
+			}
+			early, err := net.Dial("tcp", s.Address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer early.Close()
+			var other *sys.FD
+			if c.other {
+				other = open(t, spec)
+			}
+			partner.Close()
+			if err := divert.Hide(hidden.Num(), c.place); err != nil {
+				t.Fatal(err)
+			}
+			for range 20 {
+				conn, err := net.DialTimeout("tcp", s.Address, 500*time.Millisecond) // before a SYN is sent again
+				if err == nil {
+					defer conn.Close()
+				}
+				if c.other != (err == nil) || err != nil && !errors.Is(err, syscall.ECONNREFUSED) {
+					t.Fatalf("a connection: %v", err)
+				}
+			}
+			if used, _, err := divert.Queue(hidden.Num()); used != 1 || err != nil {
+				t.Errorf("the hidden one has %d, %v", used, err)
+			}
+			if !c.other {
+				return
+			}
+			if used, _, err := divert.Queue(other.Num()); used != 20 || err != nil {
+				t.Errorf("the other has %d, %v", used, err)
+			}
+			hidden.Close()
+			for range 20 {
+				conn, err := net.DialTimeout("tcp", s.Address, 500*time.Millisecond)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+			}
+		})
+	}
+}

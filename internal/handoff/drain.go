@@ -74,14 +74,14 @@ func (d *Drain) Run(ctx context.Context) {
 // divert keeps new connections from n before it is told to stop: with most servers a connection that is accepted
 // but not yet read at that moment is lost. Failing to divert is a warning, never a failed reload.
 func (d *Drain) divert(ctx context.Context) (string, error) {
-	d.hideDatagrams()
+	// Another socket of the address may be that of the next generation, and as long as the kernel shares datagrams among the
+	// two, each may get one of the same connection.
+	d.hide("udp")
 	mode := d.Gen.Config.Drain.Divert
 	var steered []half
 	var rest []uint64
-	if mode != config.DivertNone {
-		steered, rest = d.steer(mode)
-	}
-	if mode == config.DivertNone || lossless(d.Gen.Config) && len(steered)+len(rest) == 0 {
+	steered, rest = d.steer(mode)
+	if len(steered)+len(rest) == 0 && (mode == config.DivertNone || lossless(d.Gen.Config)) {
 		d.use(config.DivertNone)
 		return "none", nil
 	}
@@ -194,18 +194,21 @@ type half struct {
 	info sys.Socket
 }
 
-// steer sends what arrives from now on to the side of the pair that the next generation accepts on. It returns
-// the halves that n accepts on, and the inodes of its sockets that cannot be steered.
+// steer sends what arrives from now on to the side of the pair that the next generation accepts on, whatever the mode: a pair
+// stays one, and the switch steers it. It returns the halves that n accepts on, and the inodes of its other sockets that are
+// to be kept from it.
 func (d *Drain) steer(mode string) (halves []half, rest []uint64) {
 	has := d.has()
 	d.Host.Do(func(held *sockets.Set) {
 		for _, s := range held.Ordered(nil) {
 			inode, err := s.Inode(d.Gen.Slot)
-			if err != nil || s.Origin == sockets.Pushed || !has(inode) || lossless(d.Gen.Config) && s.Info.Network != "udp" {
+			if err != nil || s.Origin == sockets.Pushed || !has(inode) {
 				continue
 			}
-			if s.Alternate == nil || mode == config.DivertFence {
-				rest = append(rest, inode)
+			if s.Alternate == nil {
+				if mode != config.DivertNone && (s.Info.Network == "udp" || !lossless(d.Gen.Config)) {
+					rest = append(rest, inode)
+				}
 				continue
 			}
 			if err := SteerTo(s, d.To); err != nil {
@@ -287,50 +290,44 @@ func (d *Drain) idle(ctx context.Context) (string, error) {
 // leave sees to it that nothing waits in the listeners that n alone has when it closes them: the kernel would reset that.
 // From now on who connects finds another listener of the address, or none.
 func (d *Drain) leave(ctx context.Context) {
-	var leaving []*sys.FD
-	d.Host.Do(func(*sockets.Set) { leaving, d.Gen.Leaving = d.Gen.Leaving, nil })
-	// Kept open any longer they would be sockets in which clients wait for nobody.
-	defer sys.CloseAll(leaving)
-	if len(leaving) == 0 || d.Skip {
+	halves := d.leaving()
+	if len(halves) == 0 || d.Skip {
+		d.Host.Do(func(*sockets.Set) { d.Gen.CloseLeaving() })
 		return
 	}
-	halves := d.halves(leaving)
-	for _, h := range halves {
-		if h.info.Network != "tcp" {
-			continue
-		}
-		if err := sys.HideListener(h.fd.Num()); err != nil {
-			d.Host.Note(Warning, fmt.Sprintf("what waits in a socket that generation %d closes may be lost: %v", d.Gen.N, err))
-		}
-	}
 	begun := d.halfOpen(halves)
+	d.hide("tcp")
 	d.pause(ctx, d.Gen.Config.Drain.Settle)
 	d.quiet(ctx, halves, begun)
+	// Kept open any longer they would be sockets in which clients wait for nobody.
+	d.Host.Do(func(*sockets.Set) { d.Gen.CloseLeaving() })
 }
 
-// hideDatagrams keeps from n what arrives at the UDP sockets that it alone has: another of the address may be that of the next
-// generation, and as long as the kernel shares datagrams among the two, each may get one of the same connection.
-func (d *Drain) hideDatagrams() {
+// leaving describes the sockets that n alone has.
+func (d *Drain) leaving() (halves []half) {
 	d.Host.Do(func(*sockets.Set) {
-		for _, h := range d.halves(d.Gen.Leaving) {
-			if h.info.Network != "udp" {
-				continue
-			}
-			if err := sys.HideDatagrams(h.fd.Num()); err != nil {
-				d.Host.Note(Warning, fmt.Sprintf("datagrams that come to %s until generation %d closes it may be lost: %v", h.info.Address, d.Gen.N, err))
+		for _, l := range d.Gen.Leaving {
+			if info, err := sys.Inspect(l.Num()); err == nil {
+				halves = append(halves, half{l.FD, info})
 			}
 		}
 	})
+	return halves
 }
 
-// halves describes sockets that n alone has.
-func (d *Drain) halves(fds []*sys.FD) (halves []half) {
-	for _, fd := range fds {
-		if info, err := sys.Inspect(fd.Num()); err == nil {
-			halves = append(halves, half{fd, info})
+// hide keeps from n what arrives at those sockets of the network that it alone has.
+func (d *Drain) hide(network string) {
+	d.Host.Do(func(*sockets.Set) {
+		for _, l := range d.Gen.Leaving {
+			info, err := sys.Inspect(l.Num())
+			if err == nil && info.Network == network {
+				err = divert.Hide(l.Num(), l.Place)
+			}
+			if err != nil {
+				d.Host.Note(Warning, fmt.Sprintf("what comes to %s until generation %d closes it may be lost: %v", info.Address, d.Gen.N, err))
+			}
 		}
-	}
-	return halves
+	})
 }
 
 // accepted describes the sockets from which n has accepted connections.

@@ -65,36 +65,143 @@ func TestOneSocketNotSteered(t *testing.T) {
 	}
 }
 
-// A generation of the second slot is fenced from its own half of a pair.
-func TestFenceOfSecondSlot(t *testing.T) {
-	h := newHost(t)
-	h.configure("", strings.Replace(plain, "divert = \"none\"", "settle = \"20ms\"", 1))
-	h.must()
-	h.configure("", strings.Replace(plain, "divert = \"none\"", "divert = \"fence\"\nsettle = \"20ms\"", 1))
-	h.must()
-	old := h.serving
-	inode, err := h.held.Get("http").Inode(1)
-	if err != nil || old.Slot != 1 {
-		t.Fatalf("slot %d, %v", old.Slot, err)
+// A pair stays one when the configuration changes, and the switch steers it: what has begun at the half of the old
+// generation is waited for, whatever drain.divert says by then.
+func TestPairsOutliveSteer(t *testing.T) {
+	for _, divert := range []string{"auto", "fence", "none"} {
+		t.Run(divert, func(t *testing.T) {
+			h := newHost(t)
+			tables := func(divert string) string {
+				return "sockets = [\"systemd\", \"getsocks\"]\n[ready]\nwhen = [\"notify\"]\n[drain]\ndivert = \"" + divert + "\"\nsettle = \"20ms\"\n[handoff]\ngetsocks = \"DIR/own.sock\"\n"
+			}
+			own := "-getsocks=" + h.dir + "/own.sock"
+			h.configure(own+" -bind=tcp:"+h.addr+":8080", tables("steer"))
+			h.must()
+			h.configure(own, tables(divert))
+			h.must()
+			s := h.held.Ordered(nil)[0]
+			if s.Alternate == nil {
+				t.Fatal("no pair")
+			}
+			for _, fd := range []*sys.FD{s.FD, s.Alternate} {
+				if err := sys.SetDeferAccept(fd.Num(), 60); err != nil {
+					t.Fatal(err)
+				}
+			}
+			old := h.serving
+			if err := handoff.SteerTo(s, old.Slot); err != nil {
+				t.Fatal(err)
+			}
+			conn, err := net.Dial("tcp", h.addr+":8080")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			ho, err := h.handoff()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := handoff.SteerTo(s, ho.New.Slot); err != nil { // as the daemon does
+				t.Fatal(err)
+			}
+			sent := make(chan error, 1)
+			time.AfterFunc(500*time.Millisecond, func() {
+				_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+				sent <- err
+			})
+			steps := h.drain(old, ho.New.Slot, func() {})
+			if err := <-sent; err != nil {
+				t.Fatal(err)
+			}
+			conn.SetReadDeadline(time.Now().Add(limit))
+			answer, err := io.ReadAll(conn)
+			if want := fmt.Sprintf("gen=%d\n", old.N); err != nil || !strings.Contains(string(answer), want) || old.Divert != config.DivertSteer {
+				t.Errorf("answer %q, %v; want %q; divert: %+v, %s", answer, err, want, steps["divert"], old.Divert)
+			}
+		})
 	}
-	waits := func() bool {
-		found, err := probe.Listening([]int{old.PID()}, []uint64{inode})
-		if err != nil {
-			t.Error(err)
-		}
-		return len(found) > 0
+}
+
+// Each generation binds a TCP listener anew, at an address that was steered or not: no SYN is dropped.
+func TestReplacedListener(t *testing.T) {
+	for _, divert := range []string{"none", "steer"} {
+		t.Run(divert, func(t *testing.T) {
+			h := newHost(t)
+			tables := "sockets = [\"systemd\", \"getsocks\"]\n[ready]\nwhen = [\"notify\"]\n[drain]\ndivert = \"" + divert + "\"\nsettle = \"300ms\"\n[handoff]\ngetsocks = \"DIR/own.sock\"\n"
+			arguments := "-getsocks=" + h.dir + "/own.sock -reuseport -bind=tcp:" + h.addr + ":8081"
+			h.configure(arguments, tables)
+			h.must()
+			h.configure(arguments+" -close="+h.addr+":8081", tables)
+			for range 2 {
+				old := h.serving
+				ho, err := h.handoff()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(old.Leaving) != 1 || !h.noted("but bound another one there") {
+					t.Fatalf("%d sockets are left, %q", len(old.Leaving), h.notes)
+				}
+				stop, done := make(chan bool), make(chan bool)
+				tried, failed := 0, 0
+				go func() {
+					defer close(done)
+					for {
+						tried++
+						conn, err := net.DialTimeout("tcp", h.addr+":8081", 500*time.Millisecond) // before a SYN is sent again
+						if err != nil {
+							failed++
+						} else {
+							conn.Close()
+						}
+						select {
+						case <-stop:
+							return
+						case <-time.After(5 * time.Millisecond):
+						}
+					}
+				}()
+				h.drain(old, ho.New.Slot, func() {})
+				close(stop)
+				<-done
+				if failed > 0 || tried < 10 {
+					t.Errorf("%d of %d connections got no answer to their SYN", failed, tried)
+				}
+			}
+		})
 	}
-	if _, err := h.handoff(); err != nil {
-		t.Fatal(err)
+}
+
+// A worker of the second slot that shared its socket, which is no pair, died: what waits there is its replacement's.
+func TestCrashInSecondSlot(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			h := newHost(t)
+			h.configure("-getsocks="+h.dir+"/own.sock", "sockets = [\"systemd\", \"getsocks\"]\n[ready]\nwhen = [\"notify\"]\n[drain]\ndivert = \"steer\"\n[handoff]\ngetsocks = \"DIR/own.sock\"\n")
+			fd, err := sys.OpenListener(sys.ListenSpec{Network: network, Host: h.addr, Port: 8081, ReusePort: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := sockets.New(fd, sockets.Fetched, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.held.Add(s)
+			h.slot = 1
+			conn, err := net.Dial(network, h.addr+":8081")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			h.must()
+			conn.SetReadDeadline(time.Now().Add(limit))
+			if n, err := conn.Read(make([]byte, 500)); err != nil || n == 0 {
+				t.Errorf("%d bytes, %v", n, err)
+			}
+		})
 	}
-	if !waits() {
-		t.Error("it does not accept before")
-	}
-	h.drain(old, 0, func() {
-		if waits() {
-			t.Error("it still accepts on its half")
-		}
-	})
 }
 
 // What waits in a listener that nobody but the old worker has is taken before that one is told to stop, and what comes

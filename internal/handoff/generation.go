@@ -23,6 +23,13 @@ const (
 	Gone     State = "gone"
 )
 
+// Leaving is a socket that nobody but an old generation has.
+type Leaving struct {
+	*sys.FD
+	// Place is that in the order of its SO_REUSEPORT group, where it has one.
+	Place int
+}
+
 // Generation is the n-th start of the worker. The daemon's loop owns its fields once the handoff has published it
 // (Host.Begin); a handoff changes them only inside Host.Do.
 type Generation struct {
@@ -61,7 +68,7 @@ type Generation struct {
 
 	// Leaving are duplicates of the listeners that it alone has since the switch: its successor did not take them. They
 	// are its own, and closed before it is told to stop.
-	Leaving []*sys.FD
+	Leaving []Leaving
 
 	// Says is "stopping" or "reloading" if it has said so by STOPPING=1 or RELOADING=1, and no READY=1 since.
 	Says string
@@ -144,4 +151,12 @@ func (g *Generation) Exited() error {
 	default:
 		return nil
 	}
+}
+
+// CloseLeaving lets go of the sockets that the generation alone has.
+func (g *Generation) CloseLeaving() {
+	for _, l := range g.Leaving {
+		l.Close()
+	}
+	g.Leaving = nil
 }

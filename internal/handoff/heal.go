@@ -52,11 +52,7 @@ func Heal(s *sockets.Socket) string {
 
 // SteerTo sends what arrives from now on at the pair s to the half that generations of slot accept on.
 func SteerTo(s *sockets.Socket, slot int) error {
-	index := slot
-	if s.Exchanged {
-		index = 1 - slot
-	}
-	if err := divert.Steer(s.FD.Num(), index); err != nil {
+	if err := divert.Steer(s.FD.Num(), s.Place(slot)); err != nil {
 		return err
 	}
 	s.Steered = slot

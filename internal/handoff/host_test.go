@@ -203,7 +203,7 @@ func (h *host) Discard(g *handoff.Generation, outcome string) {
 	g.State, g.Outcome = handoff.Gone, outcome
 	g.Notify.Close()
 	g.Intercept.Close()
-	sys.CloseAll(g.Leaving)
+	g.CloseLeaving()
 	if g.Process != nil {
 		g.Process.Release()
 	}

@@ -21,9 +21,9 @@ func (h *Handoff) pairUp() {
 			case s.Alternate != nil || !steers(h.Config, s.Origin, s.Info.Network):
 			case slices.Contains(h.bound, s):
 				h.join(held, s, h.Config, next, true) // nobody but the newcomer will accept there
-			case h.Old != nil && slot == 1:
-				// The old worker accepts on the first half, whatever its slot is called: pair up for the next reload.
-				if lossless(h.Config) {
+			case slot == 1:
+				// What waits is in the first half, whatever the slot is called: pair up for the next reload.
+				if h.Old == nil || lossless(h.Config) {
 					continue
 				}
 				h.Host.Note(Info, fmt.Sprintf("socket %s (%s) is not steered in this reload, but in the next", s.Name, s.Info.Address))

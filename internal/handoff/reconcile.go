@@ -229,7 +229,7 @@ func (h *Handoff) part(s *sockets.Socket) {
 		return
 	}
 	if dup, err := s.Slot(h.Old.Slot).Dup(); err == nil {
-		h.Old.Leaving = append(h.Old.Leaving, dup)
+		h.Old.Leaving = append(h.Old.Leaving, Leaving{dup, s.Place(h.Old.Slot)})
 	}
 	for _, fd := range []*sys.FD{s.FD, s.Alternate} {
 		if fd == nil || !bound {

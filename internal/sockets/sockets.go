@@ -101,6 +101,17 @@ func (s *Socket) Inode(slot int) (uint64, error) {
 	return s.Info.Inode, nil
 }
 
+// Place is that of the half for generations of the given slot in the kernel's order of the pair.
+func (s *Socket) Place(slot int) int {
+	if s.Alternate == nil {
+		return 0
+	}
+	if s.Exchanged {
+		return 1 - slot
+	}
+	return slot
+}
+
 func (s *Socket) close() {
 	s.FD.Close()
 	s.Alternate.Close()

@@ -178,3 +178,29 @@ func (s *service) oneStored(entries int) (pid, generation int) {
 	})
 	return pid, generation
 }
+
+// The supervisor dies when what a newcomer bound has become a pair: the next one leaves it steered to the newcomer, with whose
+// start it goes on.
+func TestPairOfStartingGeneration(t *testing.T) {
+	t.Parallel()
+	s := faulty(t, "start-first")
+	s.configure(s.ownGetsocks() + "[drain]\ndivert = \"steer\"\nsettle = \"10ms\"\ntimeout = \"8s\"\n")
+	s.arguments("-bind=tcp:" + s.addr)
+	s.start()
+	s.arguments("-bind=tcp:" + s.other(8081))
+	if !s.during("before switch", "kill") {
+		t.Fatal("the supervisor was not killed")
+	}
+	s.ended()
+	s.start()
+	for range 20 {
+		if answer, err := ask(s.other(8081)); err != nil || !strings.HasSuffix(answer, " gen=2") {
+			t.Fatalf("answer %q, %v", answer, err)
+		}
+	}
+	if w := s.warnings("left connections waiting"); len(w) > 0 {
+		t.Error(w)
+	}
+	s.alone()
+	s.stop()
+}

@@ -11,7 +11,6 @@ import (
 	"github.com/8265a91a/supervisor/internal/handoff"
 	"github.com/8265a91a/supervisor/internal/intercept"
 	"github.com/8265a91a/supervisor/internal/sockets"
-	"github.com/8265a91a/supervisor/internal/sys"
 	"github.com/8265a91a/supervisor/pkg/worker"
 )
 
@@ -223,7 +222,7 @@ func (d *Daemon) release(g *handoff.Generation) {
 		g.Notify = nil
 	}
 	d.endBinds(g)
-	sys.CloseAll(g.Leaving)
+	g.CloseLeaving()
 	if g.Process != nil {
 		g.Process.Release()
 	}
@@ -247,7 +246,7 @@ func (d *Daemon) gone(g *handoff.Generation, outcome string) {
 		g.Process.Release()
 	}
 	d.endBinds(g)
-	sys.CloseAll(g.Leaving)
+	g.CloseLeaving()
 	os.RemoveAll(g.Dir)
 	close(d.changed)
 	d.changed = make(chan struct{})

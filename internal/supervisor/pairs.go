@@ -24,6 +24,9 @@ func (d *Daemon) steerToServing() {
 		if s.Alternate == nil {
 			continue
 		}
+		if inode, err := s.Inode(d.serving.Slot); d.starting != nil && err == nil && !d.holds(d.serving, inode) {
+			continue // it came with the generation that is starting
+		}
 		if err := handoff.SteerTo(s, d.serving.Slot); err != nil {
 			d.Note(handoff.Warning, fmt.Sprintf("socket %s (%s): new connections may wait for nobody: %v", s.Name, s.Info.Address, err))
 		}

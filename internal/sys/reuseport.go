@@ -37,7 +37,7 @@ func KeepIncoming(n int) error {
 // HideListener keeps new connections from the borrowed TCP listener n, for all who have it open: they find another
 // listener of their address, or are refused. What waits in its queue and what has begun its handshake still comes, and
 // whoever accepts from it notices nothing. There is no way back (SO_BINDTOIFINDEX, to an interface that there is not;
-// Linux 5.7 without privilege).
+// Linux 5.7 without privilege). It stays in its SO_REUSEPORT group: a SYN for which the group is asked and n found is dropped.
 func HideListener(n int) error {
 	const nowhere = math.MaxInt32
 	if at, err := unix.GetsockoptInt(n, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX); err == nil && at == nowhere {
@@ -73,7 +73,7 @@ func HideDatagrams(n int) error {
 	default:
 		return os.NewSyscallError("connect", unix.EAFNOSUPPORT)
 	}
-	_ = DetachReusePort(n) // there may be none
+	_ = DetachReusePort(n) // there may be none; when it is connected it is in the group no more
 	return os.NewSyscallError("connect", unix.Connect(n, sa))
 }
 

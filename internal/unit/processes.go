@@ -54,9 +54,9 @@ func Contains(pid int) bool {
 	if err != nil || Own() == "" {
 		return false
 	}
-	for line := range strings.Lines(string(data)) {
-		if _, path, ok := strings.Cut(strings.TrimSuffix(line, "\n"), own.marker); ok {
-			return path == own.path || strings.HasPrefix(path, own.path+"/")
+	for _, g := range groups(string(data)) {
+		if g.marker == own.marker {
+			return g.path == own.path || strings.HasPrefix(g.path, own.path+"/")
 		}
 	}
 	return false

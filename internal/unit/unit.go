@@ -59,18 +59,28 @@ func groupOf(process string) group {
 	return parse(string(data))
 }
 
-// parse finds the control group that names a unit. With both hierarchies mounted systemd manages one of them, and
-// the other one says "/".
-func parse(text string) group {
-	var found group
+// groups lists the control groups in the hierarchies that systemd may manage.
+func groups(text string) (list []group) {
 	for line := range strings.Lines(text) {
 		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3) // the path may hold colons
 		switch {
 		case len(f) < 3 || !strings.HasPrefix(f[2], "/"):
-		case f[0] == "0" && f[1] == "" && (found.path == "" || found.path == "/"):
-			found = group{unified, f[2]}
-		case f[1] == "name=systemd" && f[2] != "/":
-			found = group{legacy, f[2]}
+		case f[0] == "0" && f[1] == "":
+			list = append(list, group{unified, f[2]})
+		case f[1] == "name=systemd":
+			list = append(list, group{legacy, f[2]})
+		}
+	}
+	return list
+}
+
+// parse finds the control group that names a unit. With both hierarchies mounted systemd manages one of them, and
+// the other one says "/".
+func parse(text string) group {
+	var found group
+	for _, g := range groups(text) {
+		if g.marker == unified && (found.path == "" || found.path == "/") || g.marker == legacy && g.path != "/" {
+			found = g
 		}
 	}
 	return found
