@@ -12,6 +12,8 @@ fi
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends "$@" > /dev/null
 # Nor with the next boot.
-case " $* " in
-    *' haproxy '*) if [ -d /run/systemd/system ]; then systemctl disable --now haproxy 2> /dev/null || true; fi ;;
-esac
+for service in haproxy nginx; do
+    case " $* " in
+        *" $service"*) if [ -d /run/systemd/system ]; then systemctl disable --now $service 2> /dev/null || true; fi ;;
+    esac
+done

@@ -9,7 +9,7 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 needed="
 systemd-nspawn:systemd-container mmdebstrap:mmdebstrap ip:iproute2 ss:iproute2 haproxy:haproxy curl:curl ps:procps
 qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs zstd:zstd mandoc:mandoc openssl:openssl nsenter:util-linux make:make git:git
-python3:python3 gcc:gcc strip:binutils
+python3:python3 gcc:gcc strip:binutils nginx:nginx-light node:nodejs perl:perl
 "
 missing=()
 for pair in $needed; do

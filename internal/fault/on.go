@@ -83,6 +83,8 @@ func perform(action string) {
 		cmd.Env = append(os.Environ(), "SUPERVISOR_PID="+strconv.Itoa(os.Getpid()))
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		cmd.Run()
+	default:
+		panic("fault: unknown action " + action)
 	}
 }
 

@@ -165,6 +165,9 @@ func start(t *testing.T, argv []string, listeners ...intercept.Listener) *worker
 	t.Cleanup(func() {
 		w.cancel()
 		w.notify.Close()
+		for len(w.reports) > 0 {
+			t.Errorf("reported: %v", <-w.reports)
+		}
 	})
 	return w
 }

@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"bytes"
 	"encoding/binary"
 	"testing"
 
@@ -28,6 +29,13 @@ func FuzzParseNetlink(f *testing.F) {
 			parseInetDiag(m)
 			parseUnixDiag(m)
 		})
+		// Whatever a message holds, it is passed on whole, once, and what follows the end is not.
+		var got [][]byte
+		framed := append(netlink(unix.SOCK_DIAG_BY_FAMILY, datagram), netlink(unix.NLMSG_DONE, nil)...)
+		more, err := parseNetlink(append(framed, netlink(unix.SOCK_DIAG_BY_FAMILY, nil)...), dump, func(m []byte) { got = append(got, m) })
+		if more || err != nil || len(got) != 1 || !bytes.Equal(got[0], datagram) {
+			t.Errorf("% x came as % x (%v, %v)", datagram, got, more, err)
+		}
 	})
 }
 

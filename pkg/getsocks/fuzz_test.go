@@ -3,6 +3,7 @@ package getsocks_test
 import (
 	"context"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -87,6 +88,7 @@ func FuzzServe(f *testing.F) {
 	f.Add([]byte("_getsocks"))
 	f.Fuzz(func(t *testing.T, input []byte) {
 		held := listeners(t, 1)
+		before := openSockets(t)
 		client, server := pair(t)
 		if len(input) > 64<<10 {
 			input = input[:64<<10]
@@ -98,6 +100,28 @@ func FuzzServe(f *testing.F) {
 		getsocks.Serve(ctx, server, sockets(held))
 		if ctx.Err() != nil {
 			t.Error("waited for more from a client that had hung up")
+		}
+		// Who asked has the socket, and nobody else; nothing stays open.
+		server.CloseWrite()
+		given := 0
+		for buf := make([]byte, 1024); ; {
+			m, err := sys.ReadMessage(client, buf)
+			given += len(m.FDs)
+			sys.CloseAll(m.FDs)
+			if err != nil || m.N == 0 {
+				break
+			}
+		}
+		line, _, whole := strings.Cut(string(input[:min(len(input), 1024)]), "\n")
+		command, _, _ := strings.Cut(line, ";")
+		words := strings.Fields(command)
+		if asked := whole && len(words) > 0 && words[0] == "_getsocks"; given != map[bool]int{true: 1}[asked] {
+			t.Errorf("%q was given %d sockets", line, given)
+		}
+		client.Close()
+		server.Close()
+		if n := openSockets(t); n != before {
+			t.Errorf("%d sockets open, %d before", n, before)
 		}
 	})
 }

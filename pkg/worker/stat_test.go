@@ -2,6 +2,7 @@ package worker
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"testing"
 
@@ -47,7 +48,18 @@ func TestMemberOfReusedPID(t *testing.T) {
 	}
 }
 
+// Whatever a process is called, its numbers are the kernel's; and no text is understood without its start.
 func FuzzParseStat(f *testing.F) {
-	f.Add([]byte("5 (a) b) S 4 5 6 0 -1 4194304 1 2 3 0 0 0 0 0 20 0 3 0 777 1 2 3\n"))
-	f.Fuzz(func(t *testing.T, data []byte) { parseStat(data) })
+	f.Add([]byte("5 (a) b) S 4 5 6 0 -1 4194304 1 2 3 0 0 0 0 0 20 0 3 0 777 1 2 3\n"), 4, 6, 3, uint64(777))
+	f.Add([]byte("cat) Z 1 1 ("), -1, 0, 1, uint64(1<<63))
+	f.Fuzz(func(t *testing.T, data []byte, ppid, session, threads int, start uint64) {
+		if st, err := parseStat(data); err != nil && st.start != 0 {
+			t.Errorf("%q: %+v beside %v", data, st, err)
+		}
+		text := fmt.Sprintf("5 (%s) S %d 5 %d 0 -1 2097152 1 2 3 0 0 0 0 0 20 0 %d 0 %d 1 2 3\n", data, ppid, session, threads, start)
+		want := stat{ppid: ppid, session: session, threads: threads, state: 'S', kernel: true, start: start}
+		if got, err := parseStat([]byte(text)); got != want || err != nil {
+			t.Errorf("%q: %+v, %v, want %+v", text, got, err, want)
+		}
+	})
 }

@@ -257,7 +257,12 @@ var _ = scenario("s-i-hostile-worker", func(t *testing.T, m *Machine) {
 		}
 		// Somebody else sends, and knocks at the control socket.
 		for _, path := range []string{"/run/supervisor/svi/notify/" + strconv.Itoa(f.view().serving().N), "/run/systemd/notify"} {
-			f.Try("sh", "-c", "for m in MAINPID=1 READY=1 STOPPING=1 FDSTOREREMOVE=1; do printf \"$m\\nFDNAME=supervisor.state\\n\" | socat - UNIX-SENDTO:"+path+"; done")
+			if r := f.Try("sh", "-ec", "for m in MAINPID=1 READY=1 STOPPING=1 FDSTOREREMOVE=1; do printf \"$m\\nFDNAME=supervisor.state\\n\" | socat - UNIX-SENDTO:"+path+"; done"); r.Code != 0 {
+				t.Errorf("sending to %s: exit %d: %s", path, r.Code, r.Stderr)
+			}
+		}
+		if v, now := f.view(), f.usage(); v.main != base.main || v.status.State != "serving" || now.stored != after.stored {
+			t.Errorf("after what somebody else has sent: supervisor %d %s, %d stored; before %d, %d stored", v.main, v.status.State, now.stored, base.main, after.stored)
 		}
 		for _, command := range []string{"reload", "status", "reexec", "fds"} {
 			if r := f.Try("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "supervisor", command, "svi"); r.Code == 0 {

@@ -219,6 +219,9 @@ func (f *faulty) atEvery(what string, points []string, action string, mustKill [
 		}
 		before = now
 	}
+	if strings.Contains(action, "KILLED") && kills == 0 {
+		f.t.Errorf("%s: it was done at none of %d points", what, len(points))
+	}
 	if missed > max(1, ofStores/5) {
 		f.t.Errorf("%s: %d of %d points of the FD store were not reached", what, missed, ofStores)
 	}
@@ -247,8 +250,8 @@ const (
 	killOld        = "exec kill -9 OLD && echo >> KILLED"
 	killNew        = "exec for p in $(grep -lzsxE SUPERVISOR_GENERATION=NEW /proc/[0-9]*/environ); do p=${p#/proc/}; kill -9 ${p%%/*} && echo >> KILLED; done"
 	// In the background, or it would be over when the supervisor goes on.
-	reloadManager = "exec systemctl daemon-reload &"
-	reexecManager = "exec systemctl daemon-reexec &"
+	reloadManager = "exec { systemctl daemon-reload && echo >> KILLED; } &"
+	reexecManager = "exec { systemctl daemon-reexec && echo >> KILLED; } &"
 )
 
 // Somebody is killed, or systemd reloads itself, at every point of a handoff, in both orders at the same time.
@@ -321,8 +324,10 @@ var _ = scenario("s-b-new-socket", func(t *testing.T, m *Machine) {
 	o := outcome{Case: "b kill supervisor, unix socket, reload adds a socket"}
 	run := f.Load(load.Options{Target: load.Target{Network: "unix", Address: "/run/fns.sock"}, Clients: allKinds, Pause: 2 * time.Millisecond, Late: 50 * time.Millisecond})
 	before := run.Snapshot()
+	served, missed := 0, 0
 	for _, point := range points {
 		o.count("points")
+		main := f.MainPID(f.unit)
 		f.progress(run, 10)
 		f.WriteFile(f.config(), more)
 		f.WriteFile(f.file(), point+": kill\n")
@@ -331,8 +336,17 @@ var _ = scenario("s-b-new-socket", func(t *testing.T, m *Machine) {
 		if problem != "" {
 			t.Fatalf("at %s: %s\n%+v", point, problem, v.status)
 		}
-		f.Remove(f.file())
-		if got := f.Get(fmt.Sprintf("127.0.0.1:%d", port), "/"); !strings.Contains(got, "pid=") && !strings.Contains(got, "refused") {
+		if reached := !f.Exists(f.file()); reached && v.main == main {
+			t.Errorf("at %s: the supervisor was not killed", point)
+		} else if !reached {
+			f.Remove(f.file())
+			if missed++; !ofStore(point) {
+				t.Errorf("the reload did not come to %s", point)
+			}
+		}
+		if got := f.Get(fmt.Sprintf("127.0.0.1:%d", port), "/"); strings.Contains(got, "pid=") {
+			served++
+		} else if !strings.Contains(got, "refused") {
 			t.Errorf("at %s: the new port answers %q\n%+v", point, got, v.status)
 		}
 		f.WriteFile(f.config(), plain)
@@ -350,6 +364,9 @@ var _ = scenario("s-b-new-socket", func(t *testing.T, m *Machine) {
 			t.Errorf("at %s: requests failed:\n%s", point, now)
 		}
 		before = now
+	}
+	if served == 0 || missed > max(1, len(points)/5) {
+		t.Errorf("of %d points %d were not reached; the new port was served after %d", len(points), missed, served)
 	}
 	f.record(o, run.Stop())
 })

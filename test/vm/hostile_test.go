@@ -48,7 +48,7 @@ listen = "tcp:nowhere:99999"
 		t.Errorf("check: exit %d", r.Code)
 	}
 	for _, line := range []int{2, 3, 4, 7, 8, 11, 12, 13, 16, 17, 20, 21} {
-		if !strings.Contains(r.Stderr, fmt.Sprintf("wrong.toml:%d", line)) {
+		if !strings.Contains(r.Stderr, fmt.Sprintf("wrong.toml:%d: ", line)) {
 			t.Errorf("check does not tell the mistake in line %d:\n%s", line, r.Stderr)
 		}
 	}

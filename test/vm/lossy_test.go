@@ -165,8 +165,8 @@ idle = "8s"
 	result := run.Stop()
 	s.report("p1 a socket goes (is refused)", result)
 	for class, c := range result.Classes {
-		if c.Failures() != c.Kinds[load.Refused] || c.Kinds[load.OK] == 0 {
-			t.Errorf("%s clients of the dropped socket were cut:\n%s", class, result)
+		if c.Failures() != c.Kinds[load.Refused] || c.Kinds[load.OK] == 0 || c.Kinds[load.Refused] == 0 {
+			t.Errorf("%s clients of the dropped socket were cut, or never refused:\n%s", class, result)
 		}
 	}
 })

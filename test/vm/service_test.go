@@ -145,6 +145,10 @@ func (m *Machine) underLoad(what string, target load.Target, clients map[load.Cl
 	if result.Failures() > 0 {
 		m.t.Errorf("%s: %d of %d requests failed:\n%s", what, result.Failures(), result.Requests(), result)
 	}
+	// Each kept connection may be found closed once for each worker that ends; more are requests that were lost.
+	if n, most := result.IdleClosed(), int64(clients[load.Keep]*len(result.Workers())); n > most {
+		m.t.Errorf("%s: %d requests met a closed connection, where %d may:\n%s", what, n, most, result)
+	}
 	return result
 }
 

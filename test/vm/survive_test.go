@@ -173,8 +173,15 @@ var _ = scenario("s-e-restart", func(t *testing.T, m *Machine) {
 			f.WriteFile(f.config(), toml)
 		})
 		// While the worker is in its back-off nobody serves, but the port does not refuse either.
-		f.arguments("-ready-then-die=1ms")
-		f.TrySystemctl("reload", f.unit)
+		f.arguments("-ready-then-die=100ms")
+		for f.TrySystemctl("reload", f.unit).Code != 0 && order == "start-first" { // it may die before it is seen to be ready
+		}
+		f.Eventually(20*time.Second, func() string {
+			if status, err := f.ask(); err != nil || status.Restart == nil {
+				return fmt.Sprintf("the worker is not in its back-off: %s, %v", status.State, err)
+			}
+			return ""
+		})
 		run := f.Load(load.Options{Target: tcp(f.port), Clients: map[load.Class]int{load.New: 2}, Pause: 2 * time.Millisecond, Timeout: 20 * time.Second})
 		f.progress(run, 2)
 		f.arguments()
