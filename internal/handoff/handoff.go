@@ -61,7 +61,6 @@ type Handoff struct {
 	added      []*sockets.Socket // those that it bound itself
 	pair       *pairing          // the supervisor's end of -x sockpair@N while New starts
 	bindings   *interception     // where New's exec shim sends what its bind(2) calls are answered by
-	stored     <-chan error      // whether systemd still holds everything; nil if that is known
 	duplicates []*sys.FD         // of what workers pushed, for New
 }
 
@@ -73,9 +72,6 @@ type Host interface {
 	LoadConfig() (*config.Config, error)
 	// Sync brings systemd's FD store to what is held now, and waits until systemd has it.
 	Sync(ctx context.Context) error
-	// Stored brings systemd's FD store to what is held now, without waiting, and tells whether systemd was seen to hold all of
-	// it that workers get.
-	Stored() bool
 	// LastSlot is the slot of the last generation that served, 0 before the first.
 	LastSlot() int
 	// Begin numbers a generation, makes its directory and notify socket, and records it as starting.
@@ -268,28 +264,9 @@ func (h *Handoff) store(ctx context.Context) (string, error) {
 	if h.Kind == Restart {
 		return "not waited for: clients do", nil // what is held was stored before; the daemon looks again afterwards
 	}
-	if h.stored == nil && h.Host.Stored() {
-		stored := make(chan error, 1)
-		h.stored = stored
-		go func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-			defer cancel()
-			stored <- h.Host.Sync(ctx)
-		}()
-		return "nothing new, looked at while the worker starts", nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	return "", h.tolerate(h.Host.Sync(ctx))
-}
-
-// stillStored waits for what store began: systemd drops what it holds, without telling, when FileDescriptorStoreMax= is
-// lowered.
-func (h *Handoff) stillStored() error {
-	if h.stored == nil {
-		return nil
-	}
-	return h.tolerate(<-h.stored)
 }
 
 // tolerate makes a warning of an error of the FD store where no worker serves: clients come first. A start of the service

@@ -141,7 +141,6 @@ func (h *host) inject(method string) error {
 
 func (h *host) LoadConfig() (*config.Config, error)  { return config.Load(h.configFile()) }
 func (h *host) Sync(context.Context) error           { return h.inject("Sync") }
-func (h *host) Stored() bool                         { return false }
 func (h *host) LastSlot() int                        { return h.slot }
 func (h *host) Vacate(context.Context, int)          {}
 func (h *host) LastWords(*handoff.Generation) string { return "last words" }

@@ -21,9 +21,6 @@ func (h *Handoff) reconcile(ctx context.Context) (string, error) {
 	if err := h.New.Exited(); err != nil { // the dead listen on nothing, and that is no reason to close anything
 		return "", err
 	}
-	if err := h.stillStored(); err != nil {
-		return "", err
-	}
 	if len(h.added) > 0 {
 		if _, err := h.store(ctx); err != nil {
 			return "", err

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/8265a91a/supervisor/internal/fault"
@@ -48,9 +46,6 @@ type keeper struct {
 	inBundle map[string]bool
 	// limit is FileDescriptorStoreMax=, 0 if unknown.
 	limit int
-	// added counts the sockets and whatever else workers get that were stored, and confirmed is how many of these systemd was
-	// seen to hold.
-	added, confirmed int
 
 	sequence      uint64
 	handoffWanted bool
@@ -62,11 +57,6 @@ type entry struct {
 	name     string
 	fd       int
 	identity uint64
-}
-
-// ofGeneration tells whether it is what the supervisor keeps of a generation, and no worker gets.
-func (e entry) ofGeneration() bool {
-	return slices.ContainsFunc([]string{prefixNotify, prefixWorker, prefixBind}, func(prefix string) bool { return strings.HasPrefix(e.name, prefix) })
 }
 
 func newKeeper(m *manager, limit int) *keeper {
@@ -107,12 +97,6 @@ func (k *keeper) known(name string, fd int, identity uint64) {
 	}
 }
 
-// Stored implements [handoff.Host].
-func (d *Daemon) Stored() (stored bool) {
-	d.Do(func(*sockets.Set) { stored = d.sync() == nil && d.keeper.confirmed == d.keeper.added })
-	return stored
-}
-
 // Sync implements [handoff.Host]: it returns when systemd has everything that is held.
 func (d *Daemon) Sync(ctx context.Context) error {
 	var err error
@@ -131,8 +115,6 @@ func (d *Daemon) Sync(ctx context.Context) error {
 
 // verify repairs the store if systemd does not hold what it was told to.
 func (d *Daemon) verify(ctx context.Context) error {
-	added := 0
-	d.Do(func(*sockets.Set) { added = d.keeper.added })
 	use, err := d.askStored(ctx)
 	if err != nil {
 		return err
@@ -141,10 +123,6 @@ func (d *Daemon) verify(ctx context.Context) error {
 		d.keeper.setLimit(use.max)
 		if use.count < d.keeper.store.Len() {
 			err = d.repair(ctx)
-			added = d.keeper.added
-		}
-		if err == nil {
-			d.keeper.confirmed = max(d.keeper.confirmed, added)
 		}
 	})
 	return err
@@ -244,9 +222,6 @@ func (d *Daemon) sync() error {
 			return fmt.Errorf("store %s: %w", e.name, err)
 		}
 		k.have[e.name] = e.identity
-		if !e.ofGeneration() {
-			k.added++
-		}
 		fault.Point("store entry")
 	}
 	if err := k.syncBundle(overflow); err != nil {
@@ -402,7 +377,6 @@ func (k *keeper) syncBundle(overflow []fdstore.Named) error {
 		k.inBundle[n.Name] = true
 	}
 	k.have[k.bundleName(next)] = k.bundled
-	k.added++
 	fault.Point("store bundle")
 	return nil
 }

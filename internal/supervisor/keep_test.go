@@ -30,7 +30,7 @@ func TestStoreLosesEntries(t *testing.T) {
 			s.manager.SetMax(fdstoreMax)
 			c.again(s)
 			s.settled()
-			if w := s.warnings(); len(w) != 1 || !strings.Contains(w[0], "all are stored again") {
+			if w := s.warnings(); len(w) != 1 || !strings.Contains(w[0], "systemd holds 3 of") {
 				t.Errorf("warnings: %q", w)
 			}
 			s.kill()
