@@ -241,11 +241,12 @@ func Steer(fd, slot int) error {
 
 // Hide keeps what arrives from now on from the borrowed TCP listener or UDP socket fd, for all who have it open; what has
 // arrived they can still take. It finds the other socket of its address, and where there is none it is refused. place is
-// that of fd in its SO_REUSEPORT group, if it is in one. There is no way back.
+// that of fd in its SO_REUSEPORT group, if it is in one, and partner the inode of the half with which it was a pair, or 0:
+// that one is closed here, and the other took its place. There is no way back.
 //
 // Of a TCP listener in a group with several others a part of the SYNs is dropped, and sent again by its clients a second
 // later: the kernel still finds it there.
-func Hide(fd, place int) error {
+func Hide(fd, place int, partner uint64) error {
 	s, err := sys.Inspect(fd)
 	if err != nil {
 		return err
@@ -253,10 +254,17 @@ func Hide(fd, place int) error {
 	if s.Network == "udp" {
 		return sys.HideDatagrams(fd)
 	}
-	if group, err := sharing(s); err == nil && len(group) == 1 && sys.AttachReusePortIndex(fd, uint32(1-place)) == nil {
+	group, err := sharing(s)
+	if err == nil && len(group) == 1 && group[0].Inode != partner && sys.AttachReusePortIndex(fd, uint32(1-place)) == nil {
 		return nil
 	}
 	return sys.HideListener(fd)
+}
+
+// Replaced tells whether the address of a TCP listener has another one of the same owner, beside its partner, if it is a pair.
+func Replaced(s sys.Socket, partner uint64) bool {
+	group, err := sharing(s)
+	return err == nil && slices.ContainsFunc(group, func(d sys.DiagSocket) bool { return d.Inode != partner })
 }
 
 // sharing lists the other listeners of the address that have the same owner.

@@ -212,9 +212,10 @@ func TestHide(t *testing.T) {
 			hidden := open(t, spec)
 			s := inspect(t, hidden)
 			spec.Port = uint32(s.Port)
-			partner := (*sys.FD)(nil)
+			partner, half := (*sys.FD)(nil), s.Inode // half is that of the second one
 			if c.pair {
 				partner = join(t, hidden)
+				half = inspect(t, partner).Inode
 				if c.place == 1 {
 					hidden, partner = partner, hidden
 				}
@@ -231,8 +232,15 @@ func TestHide(t *testing.T) {
 			if c.other {
 				other = open(t, spec)
 			}
+			var second uint64
+			if partner != nil {
+				second = inspect(t, partner).Inode
+			}
+			if is := divert.Replaced(s, half); is != c.other {
+				t.Errorf("replaced: %v", is)
+			}
 			partner.Close()
-			if err := divert.Hide(hidden.Num(), c.place); err != nil {
+			if err := divert.Hide(hidden.Num(), c.place, second); err != nil {
 				t.Fatal(err)
 			}
 			for range 20 {

@@ -321,7 +321,7 @@ func (d *Drain) hide(network string) {
 		for _, l := range d.Gen.Leaving {
 			info, err := sys.Inspect(l.Num())
 			if err == nil && info.Network == network {
-				err = divert.Hide(l.Num(), l.Place)
+				err = divert.Hide(l.Num(), l.Place, l.Partner)
 			}
 			if err != nil {
 				d.Host.Note(Warning, fmt.Sprintf("what comes to %s until generation %d closes it may be lost: %v", info.Address, d.Gen.N, err))

@@ -28,6 +28,8 @@ type Leaving struct {
 	*sys.FD
 	// Place is that in the order of its SO_REUSEPORT group, where it has one.
 	Place int
+	// Partner is the inode of the other half of the pair that it was, or 0.
+	Partner uint64
 }
 
 // Generation is the n-th start of the worker. The daemon's loop owns its fields once the handoff has published it

@@ -2,11 +2,14 @@ package handoff
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/8265a91a/supervisor/internal/config"
+	"github.com/8265a91a/supervisor/internal/divert"
 	"github.com/8265a91a/supervisor/internal/probe"
 	"github.com/8265a91a/supervisor/internal/sockets"
 	"github.com/8265a91a/supervisor/internal/sys"
@@ -196,25 +199,21 @@ func misnamed(cfg *config.Config) func(*sockets.Socket) bool {
 func (h *Handoff) dropUnused(held *sockets.Set) (n int) {
 	unconfigured := Unconfigured(h.New.Config) // first: that nobody claims them is what was asked for
 	for _, s := range held.Ordered(nil) {
-		switch {
-		case !unconfigured(s) && (h.claimed == nil || !h.unclaimed(s)):
+		if !unconfigured(s) && (h.claimed == nil || !h.unclaimed(s)) {
 			continue
-		case s.Origin == sockets.Bound:
-			h.part(s)
-			RemoveBound(held, s)
-		default:
-			h.part(s)
-			held.Remove(s)
 		}
+		h.part(held, s)
 		n++
 	}
 	return n
 }
 
-// part has the old generation drain what it accepted from s, which goes: nothing of that may wait in it, or be in hand, when
-// it is told to stop. Who connects to an address that the configuration does not have any more is refused from now on. A
+// part removes s, and has the old generation drain what it accepted from it: nothing of that may wait in it, or be in hand,
+// when it is told to stop. Who connects to an address that the configuration does not have any more is refused from now on. A
 // listener that a worker bound itself may be needed by its own processes, and is left to it until then.
-func (h *Handoff) part(s *sockets.Socket) {
+func (h *Handoff) part(held *sockets.Set, s *sockets.Socket) {
+	remove := sync.OnceFunc(func() { RemoveBound(held, s) })
+	defer remove()
 	if h.Old == nil || h.Old.State != Draining {
 		return
 	}
@@ -228,15 +227,28 @@ func (h *Handoff) part(s *sockets.Socket) {
 	if s.Info.Network != "tcp" && !quic {
 		return
 	}
-	if dup, err := s.Slot(h.Old.Slot).Dup(); err == nil {
-		h.Old.Leaving = append(h.Old.Leaving, Leaving{dup, s.Place(h.Old.Slot)})
+	dup, err := s.Slot(h.Old.Slot).Dup()
+	if err == nil {
+		left := Leaving{FD: dup, Place: s.Place(h.Old.Slot)}
+		if s.Alternate != nil {
+			left.Partner, _ = s.Inode(1 - h.Old.Slot)
+		}
+		h.Old.Leaving = append(h.Old.Leaving, left)
 	}
-	for _, fd := range []*sys.FD{s.FD, s.Alternate} {
-		if fd == nil || !bound {
-			continue
+	if !bound {
+		return
+	}
+	if second, _ := s.Inode(1); err == nil && divert.Replaced(s.Info, second) { // New has bound the address by itself
+		remove()
+		left := h.Old.Leaving[len(h.Old.Leaving)-1]
+		err = divert.Hide(dup.Num(), left.Place, left.Partner)
+	} else {
+		err = sys.HideListener(s.FD.Num())
+		if s.Alternate != nil {
+			err = errors.Join(err, sys.HideListener(s.Alternate.Num()))
 		}
-		if err := sys.HideListener(fd.Num()); err != nil {
-			h.Host.Note(Warning, fmt.Sprintf("generation %d accepts connections of socket %s (%s), which goes, until its end: %v", h.Old.N, s.Name, s.Info.Address, err))
-		}
+	}
+	if err != nil {
+		h.Host.Note(Warning, fmt.Sprintf("generation %d accepts connections of socket %s (%s), which goes, until its end: %v", h.Old.N, s.Name, s.Info.Address, err))
 	}
 }
