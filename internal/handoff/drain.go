@@ -76,11 +76,9 @@ func (d *Drain) Run(ctx context.Context) {
 func (d *Drain) divert(ctx context.Context) (string, error) {
 	// Another socket of the address may be that of the next generation, and as long as the kernel shares datagrams among the
 	// two, each may get one of the same connection.
-	d.hide("udp")
+	d.Host.Do(func(*sockets.Set) { d.hide(d.Gen.Leaving, "udp") })
 	mode := d.Gen.Config.Drain.Divert
-	var steered []half
-	var rest []uint64
-	steered, rest = d.steer(mode)
+	steered, rest := d.steer(mode)
 	if len(steered)+len(rest) == 0 && (mode == config.DivertNone || lossless(d.Gen.Config)) {
 		d.use(config.DivertNone)
 		return "none", nil
@@ -198,17 +196,18 @@ type half struct {
 // stays one, and the switch steers it. It returns the halves that n accepts on, and the inodes of its other sockets that are
 // to be kept from it.
 func (d *Drain) steer(mode string) (halves []half, rest []uint64) {
-	has := d.has()
+	concerns := func(s *sockets.Socket) bool {
+		return s.Origin != sockets.Pushed && (s.Alternate != nil || mode != config.DivertNone && (s.Info.Network == "udp" || !lossless(d.Gen.Config)))
+	}
+	has := d.has(concerns)
 	d.Host.Do(func(held *sockets.Set) {
 		for _, s := range held.Ordered(nil) {
 			inode, err := s.Inode(d.Gen.Slot)
-			if err != nil || s.Origin == sockets.Pushed || !has(inode) {
+			if err != nil || !concerns(s) || !has(inode) {
 				continue
 			}
 			if s.Alternate == nil {
-				if mode != config.DivertNone && (s.Info.Network == "udp" || !lossless(d.Gen.Config)) {
-					rest = append(rest, inode)
-				}
+				rest = append(rest, inode)
 				continue
 			}
 			if err := SteerTo(s, d.To); err != nil {
@@ -222,17 +221,20 @@ func (d *Drain) steer(mode string) (halves []half, rest []uint64) {
 	return halves, rest
 }
 
-// has tells which sockets, by inode, n has open: what a later configuration added is not its. If the kernel does not
-// tell, all are taken for its own.
-func (d *Drain) has() func(inode uint64) bool {
+// has tells which of the sockets that suit, by inode, n has open: what a later configuration added is not its. If the kernel
+// does not tell, all are taken for its own.
+func (d *Drain) has(suits func(*sockets.Socket) bool) func(inode uint64) bool {
 	var inodes []uint64
 	d.Host.Do(func(held *sockets.Set) {
 		for _, s := range held.Ordered(nil) {
-			if inode, err := s.Inode(d.Gen.Slot); err == nil {
+			if inode, err := s.Inode(d.Gen.Slot); err == nil && suits(s) {
 				inodes = append(inodes, inode)
 			}
 		}
 	})
+	if len(inodes) == 0 {
+		return func(uint64) bool { return false }
+	}
 	pids, err := d.Gen.Tree.PIDs()
 	if err != nil {
 		return func(uint64) bool { return true }
@@ -290,44 +292,34 @@ func (d *Drain) idle(ctx context.Context) (string, error) {
 // leave sees to it that nothing waits in the listeners that n alone has when it closes them: the kernel would reset that.
 // From now on who connects finds another listener of the address, or none.
 func (d *Drain) leave(ctx context.Context) {
-	halves := d.leaving()
-	if len(halves) == 0 || d.Skip {
-		d.Host.Do(func(*sockets.Set) { d.Gen.CloseLeaving() })
+	var leaving []Leaving
+	d.Host.Do(func(*sockets.Set) { leaving, d.Gen.Leaving = d.Gen.Leaving, nil })
+	// Kept open any longer they would be sockets in which clients wait for nobody.
+	defer closeLeaving(leaving)
+	if len(leaving) == 0 || d.Skip {
 		return
 	}
+	halves := d.hide(leaving, "tcp")
 	begun := d.halfOpen(halves)
-	d.hide("tcp")
 	d.pause(ctx, d.Gen.Config.Drain.Settle)
 	d.quiet(ctx, halves, begun)
-	// Kept open any longer they would be sockets in which clients wait for nobody.
-	d.Host.Do(func(*sockets.Set) { d.Gen.CloseLeaving() })
 }
 
-// leaving describes the sockets that n alone has.
-func (d *Drain) leaving() (halves []half) {
-	d.Host.Do(func(*sockets.Set) {
-		for _, l := range d.Gen.Leaving {
-			if info, err := sys.Inspect(l.Num()); err == nil {
-				halves = append(halves, half{l.FD, info})
-			}
+// hide keeps from n what arrives at those of the sockets that are of the network, and describes all.
+func (d *Drain) hide(leaving []Leaving, network string) (halves []half) {
+	for _, l := range leaving {
+		info, err := sys.Inspect(l.Num())
+		if err == nil {
+			halves = append(halves, half{l.FD, info})
 		}
-	})
+		if err == nil && info.Network == network {
+			err = divert.Hide(l.Num(), l.Place, l.Partner)
+		}
+		if err != nil {
+			d.Host.Note(Warning, fmt.Sprintf("what comes to %s until generation %d closes it may be lost: %v", info.Address, d.Gen.N, err))
+		}
+	}
 	return halves
-}
-
-// hide keeps from n what arrives at those sockets of the network that it alone has.
-func (d *Drain) hide(network string) {
-	d.Host.Do(func(*sockets.Set) {
-		for _, l := range d.Gen.Leaving {
-			info, err := sys.Inspect(l.Num())
-			if err == nil && info.Network == network {
-				err = divert.Hide(l.Num(), l.Place, l.Partner)
-			}
-			if err != nil {
-				d.Host.Note(Warning, fmt.Sprintf("what comes to %s until generation %d closes it may be lost: %v", info.Address, d.Gen.N, err))
-			}
-		}
-	})
 }
 
 // accepted describes the sockets from which n has accepted connections.

@@ -156,9 +156,10 @@ func (g *Generation) Exited() error {
 }
 
 // CloseLeaving lets go of the sockets that the generation alone has.
-func (g *Generation) CloseLeaving() {
-	for _, l := range g.Leaving {
+func (g *Generation) CloseLeaving() { closeLeaving(g.Leaving) }
+
+func closeLeaving(list []Leaving) {
+	for _, l := range list {
 		l.Close()
 	}
-	g.Leaving = nil
 }
