@@ -117,10 +117,10 @@ func alone(s sys.Socket, partner uint64) error {
 		states = sys.StateBound | sys.StateConnected
 	}
 	self, others, err := sameAddress(s, states)
-	if errors.Is(err, sys.ErrNoDiag) && s.Network == "tcp" {
-		return nil
-	}
 	if errors.Is(err, sys.ErrNoDiag) {
+		if s.Network == "tcp" {
+			return nil
+		}
 		return fmt.Errorf("a UDP socket %w by a kernel that does not list them (CONFIG_INET_UDP_DIAG)", ErrUnsupported)
 	}
 	if err != nil {
@@ -255,7 +255,7 @@ func Hide(fd, place int, partner uint64) error {
 		return sys.HideDatagrams(fd)
 	}
 	group, err := sharing(s)
-	if err == nil && len(group) == 1 && group[0].Inode != partner && sys.AttachReusePortIndex(fd, uint32(1-place)) == nil {
+	if err == nil && len(group) == 1 && group[0].Inode != partner && Steer(fd, 1-place) == nil {
 		return nil
 	}
 	return sys.HideListener(fd)

@@ -37,6 +37,11 @@ func (h *host) drain(g *handoff.Generation, to int, diverted func()) map[string]
 	return steps
 }
 
+// ownSockets is the configuration of a worker that binds its sockets and tells them by _getsocks, with these lines of [drain].
+func ownSockets(drain string) string {
+	return "sockets = [\"systemd\", \"getsocks\"]\n[ready]\nwhen = [\"notify\"]\n[drain]\n" + drain + "\n[handoff]\ngetsocks = \"DIR/own.sock\"\n"
+}
+
 // A socket that cannot be steered after all does not keep the others from being steered: it is fenced.
 func TestOneSocketNotSteered(t *testing.T) {
 	h := newHost(t)
@@ -71,9 +76,7 @@ func TestPairsOutliveSteer(t *testing.T) {
 	for _, divert := range []string{"auto", "fence", "none"} {
 		t.Run(divert, func(t *testing.T) {
 			h := newHost(t)
-			tables := func(divert string) string {
-				return "sockets = [\"systemd\", \"getsocks\"]\n[ready]\nwhen = [\"notify\"]\n[drain]\ndivert = \"" + divert + "\"\nsettle = \"20ms\"\n[handoff]\ngetsocks = \"DIR/own.sock\"\n"
-			}
+			tables := func(divert string) string { return ownSockets("divert = \"" + divert + "\"\nsettle = \"20ms\"") }
 			own := "-getsocks=" + h.dir + "/own.sock"
 			h.configure(own+" -bind=tcp:"+h.addr+":8080", tables("steer"))
 			h.must()
@@ -129,7 +132,7 @@ func TestReplacedListener(t *testing.T) {
 		t.Run(divert, func(t *testing.T) {
 			h := newHost(t)
 			divert, _, configured := strings.Cut(divert, ", ")
-			tables := "sockets = [\"systemd\", \"getsocks\"]\n[ready]\nwhen = [\"notify\"]\n[drain]\ndivert = \"" + divert + "\"\nsettle = \"300ms\"\n[handoff]\ngetsocks = \"DIR/own.sock\"\n"
+			tables := ownSockets("divert = \"" + divert + "\"\nsettle = \"300ms\"")
 			arguments := "-getsocks=" + h.dir + "/own.sock -reuseport -bind=tcp:" + h.addr + ":8081"
 			if configured {
 				h.configure("-getsocks="+h.dir+"/own.sock", tables+"[[socket]]\nname = \"http\"\nlisten = \"ADDR:8081\"\n")
@@ -182,7 +185,7 @@ func TestCrashInSecondSlot(t *testing.T) {
 	for _, network := range []string{"udp", "tcp"} {
 		t.Run(network, func(t *testing.T) {
 			h := newHost(t)
-			h.configure("-getsocks="+h.dir+"/own.sock", "sockets = [\"systemd\", \"getsocks\"]\n[ready]\nwhen = [\"notify\"]\n[drain]\ndivert = \"steer\"\n[handoff]\ngetsocks = \"DIR/own.sock\"\n")
+			h.configure("-getsocks="+h.dir+"/own.sock", ownSockets("divert = \"steer\""))
 			fd, err := sys.OpenListener(sys.ListenSpec{Network: network, Host: h.addr, Port: 8081, ReusePort: true})
 			if err != nil {
 				t.Fatal(err)
@@ -331,7 +334,7 @@ func (h *host) answers(port string, g *handoff.Generation) {
 // A newcomer binds the address of a UDP socket anew: from the divert step on it gets all that arrives.
 func TestDatagramsOfReplacedSocket(t *testing.T) {
 	h := newHost(t)
-	tables := "sockets = [\"systemd\", \"getsocks\"]\n[ready]\nwhen = [\"notify\"]\n[drain]\nsettle = \"20ms\"\n[handoff]\ngetsocks = \"DIR/own.sock\"\n"
+	tables := ownSockets("settle = \"20ms\"")
 	arguments := "-getsocks=" + h.dir + "/own.sock -reuseport -bind=udp:" + h.addr + ":8081"
 	h.configure(arguments, tables)
 	h.must()
@@ -357,7 +360,7 @@ func TestDatagramsOfReplacedSocket(t *testing.T) {
 // connection over QUIC with more than one datagram.
 func TestDatagramsSteered(t *testing.T) {
 	h := newHost(t)
-	tables := "sockets = [\"systemd\", \"getsocks\"]\n[ready]\nwhen = [\"notify\"]\n[drain]\nsettle = \"20ms\"\n[handoff]\ngetsocks = \"DIR/own.sock\"\n"
+	tables := ownSockets("settle = \"20ms\"")
 	h.configure("-getsocks="+h.dir+"/own.sock -bind=tcp:"+h.addr+":8080 -bind=udp:"+h.addr+":8081", tables)
 	h.must()
 	ports := []string{"8081"}

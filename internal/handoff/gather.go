@@ -268,10 +268,11 @@ func identities(host Host) map[uint64]uint64 {
 	list := map[uint64]uint64{}
 	host.Do(func(held *sockets.Set) {
 		for _, s := range held.Ordered(nil) {
-			for slot := 0; slot < 2 && s.Origin != sockets.Pushed; slot++ {
-				if inode, err := s.Inode(slot); err == nil {
-					list[inode] = s.Cookie
-				}
+			if s.Origin == sockets.Pushed {
+				continue
+			}
+			for _, inode := range s.Inodes() {
+				list[inode] = s.Cookie
 			}
 		}
 	})

@@ -20,7 +20,7 @@ func (h *Handoff) pairUp() {
 			switch {
 			case s.Alternate != nil || !steers(h.Config, s.Origin, s.Info.Network):
 			case slices.Contains(h.bound, s):
-				h.join(held, s, h.Config, next, true) // nobody but the newcomer will accept there
+				h.join(held, s, next, true) // nobody but the newcomer will accept there
 			case slot == 1:
 				// What waits is in the first half, whatever the slot is called: pair up for the next reload.
 				if h.Old == nil || lossless(h.Config) {
@@ -28,7 +28,7 @@ func (h *Handoff) pairUp() {
 				}
 				h.Host.Note(Info, fmt.Sprintf("socket %s (%s) is not steered in this reload, but in the next", s.Name, s.Info.Address))
 			default:
-				h.join(held, s, h.Config, slot, false)
+				h.join(held, s, slot, false)
 			}
 		}
 	})
@@ -36,7 +36,7 @@ func (h *Handoff) pairUp() {
 
 // join makes s a pair that is steered to slot. What has arrived at one that is new waits in the half that was there
 // first, which becomes that of slot: nobody else has it.
-func (h *Handoff) join(held *sockets.Set, s *sockets.Socket, cfg *config.Config, slot int, isNew bool) {
+func (h *Handoff) join(held *sockets.Set, s *sockets.Socket, slot int, isNew bool) {
 	s.Exchanged = isNew && slot == 1
 	b, err := divert.Join(s.FD.Num())
 	var info sys.Socket
@@ -50,7 +50,7 @@ func (h *Handoff) join(held *sockets.Set, s *sockets.Socket, cfg *config.Config,
 		b.Close()
 		s.Exchanged = false
 		// Shards, connections over QUIC that are there already, another namespace: HAProxy's socket is fenced.
-		if !lossless(cfg) || !errors.Is(err, divert.ErrShared) && !errors.Is(err, divert.ErrUnsupported) {
+		if !lossless(h.Config) || !errors.Is(err, divert.ErrShared) && !errors.Is(err, divert.ErrUnsupported) {
 			h.Host.Note(Warning, fmt.Sprintf("socket %s (%s) cannot be steered: %v", s.Name, s.Info.Address, err))
 		}
 		return

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
 
 	"github.com/8265a91a/supervisor/internal/config"
 	"github.com/8265a91a/supervisor/internal/divert"
@@ -71,7 +70,7 @@ func (h *Handoff) claims(ctx context.Context) error {
 			if isNew {
 				h.added = append(h.added, s)
 				if steers(h.New.Config, s.Origin, s.Info.Network) {
-					h.join(held, s, h.New.Config, h.New.Slot, true)
+					h.join(held, s, h.New.Slot, true)
 				}
 			}
 			h.claimed[s.Cookie] = true
@@ -202,30 +201,33 @@ func (h *Handoff) dropUnused(held *sockets.Set) (n int) {
 		if !unconfigured(s) && (h.claimed == nil || !h.unclaimed(s)) {
 			continue
 		}
-		h.part(held, s)
+		replaced := h.part(s)
+		RemoveBound(held, s)
+		if replaced != nil { // in whose place the other one is, now that its partner is closed
+			h.noteAccepts(s, divert.Hide(replaced.Num(), replaced.Place, replaced.Partner))
+		}
 		n++
 	}
 	return n
 }
 
-// part removes s, and has the old generation drain what it accepted from it: nothing of that may wait in it, or be in hand,
-// when it is told to stop. Who connects to an address that the configuration does not have any more is refused from now on. A
-// listener that a worker bound itself may be needed by its own processes, and is left to it until then.
-func (h *Handoff) part(held *sockets.Set, s *sockets.Socket) {
-	remove := sync.OnceFunc(func() { RemoveBound(held, s) })
-	defer remove()
+// part has the old generation drain what it accepted from s, which goes: nothing of that may wait in it, or be in hand, when
+// it is told to stop. Who connects to an address that the configuration does not have any more is refused from now on, unless
+// New has bound it by itself: then the old generation's socket is returned, to be hidden when s is removed. A listener that a
+// worker bound itself may be needed by its own processes, and is left to it until then.
+func (h *Handoff) part(s *sockets.Socket) (replaced *Leaving) {
 	if h.Old == nil || h.Old.State != Draining {
-		return
+		return nil
 	}
 	h.Old.dropped = append(h.Old.dropped, s.Info)
 	bound := s.Origin == sockets.Bound
 	if !bound && (h.claimed == nil || h.claimed[s.Cookie]) { // New may have it open
-		return
+		return nil
 	}
 	// By pidfd_getfd(2) come also the UDP sockets from which a worker asks others, and waits for their answers.
 	quic := s.Info.Network == "udp" && s.Origin == sockets.Fetched && h.Old.Config.Handoff.Fetch == config.FetchGetsocks
 	if s.Info.Network != "tcp" && !quic {
-		return
+		return nil
 	}
 	dup, err := s.Slot(h.Old.Slot).Dup()
 	if err == nil {
@@ -234,20 +236,22 @@ func (h *Handoff) part(held *sockets.Set, s *sockets.Socket) {
 			left.Partner, _ = s.Inode(1 - h.Old.Slot)
 		}
 		h.Old.Leaving = append(h.Old.Leaving, left)
+		if second, _ := s.Inode(1); bound && divert.Replaced(s.Info, second) {
+			return &left
+		}
 	}
-	if !bound {
-		return
-	}
-	if second, _ := s.Inode(1); err == nil && divert.Replaced(s.Info, second) { // New has bound the address by itself
-		remove()
-		left := h.Old.Leaving[len(h.Old.Leaving)-1]
-		err = divert.Hide(dup.Num(), left.Place, left.Partner)
-	} else {
-		err = sys.HideListener(s.FD.Num())
+	if bound {
+		err := sys.HideListener(s.FD.Num())
 		if s.Alternate != nil {
 			err = errors.Join(err, sys.HideListener(s.Alternate.Num()))
 		}
+		h.noteAccepts(s, err)
 	}
+	return nil
+}
+
+// noteAccepts tells why the old generation cannot be kept from what arrives at s, which goes.
+func (h *Handoff) noteAccepts(s *sockets.Socket, err error) {
 	if err != nil {
 		h.Host.Note(Warning, fmt.Sprintf("generation %d accepts connections of socket %s (%s), which goes, until its end: %v", h.Old.N, s.Name, s.Info.Address, err))
 	}

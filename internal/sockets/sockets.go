@@ -101,6 +101,15 @@ func (s *Socket) Inode(slot int) (uint64, error) {
 	return s.Info.Inode, nil
 }
 
+// Inodes lists the socket's, and if it is a pair, first that of the half for generations of slot 0.
+func (s *Socket) Inodes() []uint64 {
+	inodes := []uint64{s.Info.Inode}
+	if second, err := s.Inode(1); err == nil && s.Alternate != nil {
+		inodes = append(inodes, second)
+	}
+	return inodes
+}
+
 // Place is that of the half for generations of the given slot in the kernel's order of the pair.
 func (s *Socket) Place(slot int) int {
 	if s.Alternate == nil {

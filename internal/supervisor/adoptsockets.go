@@ -133,22 +133,19 @@ func (d *Daemon) findSlots(list []*handoff.Generation) {
 	slots := map[uint64]int{} // by inode
 	var inodes []uint64
 	for _, s := range d.held.Ordered(nil) {
-		for slot := 0; slot < 2 && s.Alternate != nil; slot++ {
-			if inode, err := s.Inode(slot); err == nil {
-				slots[inode] = slot
-				inodes = append(inodes, inode)
-			}
+		if s.Alternate == nil {
+			continue
+		}
+		for slot, inode := range s.Inodes() {
+			slots[inode] = slot
+			inodes = append(inodes, inode)
 		}
 	}
 	for _, g := range list {
 		if g.State == handoff.Gone || len(inodes) == 0 {
 			continue
 		}
-		pids, err := g.Tree.PIDs()
-		var holders map[uint64]int
-		if err == nil {
-			holders, err = probe.Held(pids, inodes)
-		}
+		holders, err := openBy(g, inodes)
 		if err != nil {
 			d.Note(handoff.Warning, fmt.Sprintf("cannot tell which sockets generation %d accepts on, new connections may wait for nobody: %v", g.N, err))
 			continue

@@ -184,10 +184,10 @@ func (d *Daemon) FDs() control.FDs {
 	d.Do(func(held *sockets.Set) {
 		for _, s := range held.Ordered(nil) {
 			f.Sockets = append(f.Sockets, d.heldOf(s))
-			inodes = append(inodes, s.Info.Inode)
-			if other, err := s.Inode(1); err == nil && other != s.Info.Inode {
-				inodes = append(inodes, other)
-				pairs[s.Info.Inode] = other
+			own := s.Inodes()
+			inodes = append(inodes, own...)
+			if len(own) > 1 {
+				pairs[own[0]] = own[1]
 			}
 		}
 		for _, p := range d.pushed {
@@ -258,12 +258,17 @@ func (d *Daemon) stored(name string) bool {
 
 // holds tells whether a process of g has the socket open. When /proc does not tell, it says yes: what is in doubt is kept.
 func (d *Daemon) holds(g *handoff.Generation, inode uint64) bool {
+	open, err := openBy(g, []uint64{inode})
+	return err != nil || open[inode] != 0
+}
+
+// openBy tells which of the sockets, by inode, the generation has open, and in which process.
+func openBy(g *handoff.Generation, inodes []uint64) (map[uint64]int, error) {
 	pids, err := g.Tree.PIDs()
 	if err != nil {
-		return true
+		return nil, err
 	}
-	held, err := probe.Held(pids, []uint64{inode})
-	return err != nil || held[inode] != 0
+	return probe.Held(pids, inodes)
 }
 
 func comm(pid int) string {

@@ -20,16 +20,34 @@ func (d *Daemon) steerToServing() {
 	if d.serving == nil {
 		return // it died the moment it served; its replacement has the same slot
 	}
+	came := d.cameWithStarting()
 	for _, s := range d.held.Ordered(nil) {
-		if s.Alternate == nil {
+		if s.Alternate == nil || came(s) {
 			continue
-		}
-		if inode, err := s.Inode(d.serving.Slot); d.starting != nil && err == nil && !d.holds(d.serving, inode) {
-			continue // it came with the generation that is starting
 		}
 		if err := handoff.SteerTo(s, d.serving.Slot); err != nil {
 			d.Note(handoff.Warning, fmt.Sprintf("socket %s (%s): new connections may wait for nobody: %v", s.Name, s.Info.Address, err))
 		}
+	}
+}
+
+// cameWithStarting selects the pairs that the serving generation does not have, if another is starting.
+func (d *Daemon) cameWithStarting() func(*sockets.Socket) bool {
+	none := func(*sockets.Socket) bool { return false }
+	if d.starting == nil {
+		return none
+	}
+	var inodes []uint64
+	for _, s := range d.held.Ordered(nil) {
+		inodes = append(inodes, s.Inodes()...)
+	}
+	open, err := openBy(d.serving, inodes)
+	if err != nil {
+		return none
+	}
+	return func(s *sockets.Socket) bool {
+		inode, err := s.Inode(d.serving.Slot)
+		return err == nil && open[inode] == 0
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"github.com/8265a91a/supervisor/internal/handoff"
-	"github.com/8265a91a/supervisor/internal/probe"
 	"github.com/8265a91a/supervisor/internal/sockets"
 	"github.com/8265a91a/supervisor/internal/sys"
 	"github.com/8265a91a/supervisor/pkg/worker"
@@ -56,41 +55,25 @@ func (d *Daemon) unheld() func(*sockets.Socket) bool {
 	var inodes []uint64
 	fetched := false
 	for _, s := range d.held.Ordered(nil) {
-		inodes = append(inodes, inodesOf(s)...)
+		inodes = append(inodes, s.Inodes()...)
 		fetched = fetched || s.Origin == sockets.Fetched
 	}
 	if !fetched {
 		return none
 	}
-	open := func(g *handoff.Generation) (map[uint64]int, error) {
-		pids, err := g.Tree.PIDs()
-		if err != nil {
-			return nil, err
-		}
-		return probe.Held(pids, inodes)
-	}
-	serving, err := open(d.serving)
+	serving, err := openBy(d.serving, inodes)
 	if err != nil || len(serving) == 0 {
 		return none
 	}
 	var starting map[uint64]int
 	if d.starting != nil {
-		if starting, err = open(d.starting); err != nil {
+		if starting, err = openBy(d.starting, inodes); err != nil {
 			return none
 		}
 	}
 	return func(s *sockets.Socket) bool {
-		return s.Origin == sockets.Fetched && !slices.ContainsFunc(inodesOf(s), func(inode uint64) bool {
+		return s.Origin == sockets.Fetched && !slices.ContainsFunc(s.Inodes(), func(inode uint64) bool {
 			return serving[inode] != 0 || starting[inode] != 0
 		})
 	}
-}
-
-// inodesOf lists the inodes of a socket, or of both halves of a pair.
-func inodesOf(s *sockets.Socket) []uint64 {
-	inodes := []uint64{s.Info.Inode}
-	if second, err := s.Inode(1); err == nil && second != s.Info.Inode {
-		inodes = append(inodes, second)
-	}
-	return inodes
 }
